@@ -1,0 +1,10 @@
+// rapt: attention for CPUs. This one include is the whole public C++ API.
+#pragma once
+
+#include "rapt/attention.hpp"
+#include "rapt/config.hpp"
+#include "rapt/error.hpp"
+#include "rapt/executor.hpp"
+#include "rapt/gemm.hpp"
+#include "rapt/layer.hpp"
+#include "rapt/view.hpp"
