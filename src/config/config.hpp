@@ -1,0 +1,81 @@
+// The tuned config: a few rows of numbers for each ISA target, and where they come from.
+// A row that is missing is filled by the formulas of defaults.cpp from the caches of this machine.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace rapt::config {
+
+// A register tile: rows x vectors accumulators. Columns = vectors * lanes of the target.
+struct Tile {
+  int rows = 0;
+  int vectors = 0;
+  bool operator==(const Tile&) const = default;
+};
+
+// How attention with head size max(d_k, d_v) <= head_size is cut. All fields count rows (query positions
+// x group) or keys.
+struct AttentionRow {
+  std::int64_t head_size = 0;
+  Tile tile;                    // of q k^T and p v
+  std::int64_t block_q = 0;     // rows of one task of flash_lanes
+  std::int64_t block_kv = 0;    // keys of one step of the online softmax
+  std::int64_t short_rows = 0;  // at most this many rows: flash_rows
+  bool operator==(const AttentionRow&) const = default;
+};
+
+// How a matrix product is cut.
+struct GemmRow {
+  Tile tile;
+  std::int64_t block_m = 0;      // rows of c in one task
+  std::int64_t block_n = 0;      // columns of c in one task
+  std::int64_t block_k = 0;      // depth of one pass over a task's c
+  std::int64_t direct_rows = 0;  // at most this many rows: b is read in place
+  bool operator==(const GemmRow&) const = default;
+};
+
+// The head-size classes that rows are tuned for; a problem takes the smallest class that holds it.
+inline constexpr std::array<std::int64_t, 6> kHeadSizes = {32, 64, 80, 96, 128, 256};
+
+struct TargetRows {
+  std::string target;                   // Highway's name, e.g. AVX2
+  std::vector<AttentionRow> attention;  // ascending head_size
+  std::optional<GemmRow> gemm;
+};
+
+struct Config {
+  std::vector<TargetRows> targets;
+};
+
+// Strict: throws Error(bad_config) that names the line; unknown words, missing or repeated fields,
+// duplicate rows and values out of range are all bad.
+Config parse(std::string_view text);
+std::string format(const Config& config);
+
+// The config of the process (see rapt/config.hpp for who sets it), as a snapshot that stays valid while
+// it is held. Cheap: one atomic shared_ptr load.
+std::shared_ptr<const Config> current();
+
+// Per-call answers: the tuned row, or the formulas' one.
+struct Registers {
+  int lanes = 0;  // f32 lanes of a vector
+  int count = 0;  // vector registers
+};
+AttentionRow attention_row(const Config& config, std::string_view target, Registers registers, std::int64_t head_size);
+GemmRow gemm_row(const Config& config, std::string_view target, Registers registers);
+
+// The formulas themselves, for a machine with these caches.
+struct Caches {
+  std::int64_t l1 = 0, l2 = 0, l3 = 0;  // bytes that one core can use of its own L1d, of L2, and of the shared L3
+};
+const Caches& machine_caches();  // measured once
+AttentionRow default_attention_row(const Caches& caches, Registers registers, std::int64_t head_size);
+GemmRow default_gemm_row(const Caches& caches, Registers registers);
+
+}  // namespace rapt::config

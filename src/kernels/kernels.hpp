@@ -1,0 +1,110 @@
+// The dispatch table: every micro kernel of one ISA target, as plain function pointers.
+// This header knows no SIMD; the bodies are the *-inl.h files, compiled once for each target.
+//
+// All arrays are f32. Strides and counts are in elements. No kernel reads or writes outside the elements
+// that its struct describes. "NR" is columns() of the register tile: a panel is an array [n, NR].
+#pragma once
+
+#include <cstdint>
+
+namespace rapt::kernels {
+
+using Index = std::int64_t;
+
+// c[r, col] = alpha * sum_x a[r, x] b[x, col] + beta[col] * c[r, col]
+struct TileProduct {
+  const float* a;        // a[r * a_row + x * a_inner]; one of the two strides is 1 on the fast paths
+  Index a_row, a_inner;
+  const float* b;        // b[x * b_inner + col], NR columns readable for every x
+  Index b_inner;
+  float* c;              // c[r * c_row + col * c_column]
+  Index c_row, c_column; // c_column = 1 on the fast path
+  Index rows;            // any number: cut into register tiles of nearly equal height
+  Index inner;           // 0: the sum is 0
+  Index columns;         // of c that are written, 1 to NR
+  float alpha;
+  const float* beta;     // [NR], or null: c is overwritten and never read
+};
+
+// c[r, col] = sum_x a[r, x] b[col, x]
+struct DotProduct {
+  const float* a;  // a[r * a_row + x]
+  Index a_row;
+  const float* b;  // b[col * b_row + x]
+  Index b_row;
+  float* c;        // c[r * c_row + col * c_column]
+  Index c_row, c_column;
+  Index rows, columns, inner;
+  float alpha;
+  const float* beta;  // one value for all, or null: c is overwritten and never read
+};
+
+// One block of the online softmax, on scores whose rows lie in lanes or along vectors.
+// Lanes: s is [n, NR], each column is one row of attention. Rows: s is [rows, n], each row is one.
+struct SoftmaxStep {
+  float* s;            // in: scores; out: p = exp(score - maximum so far)
+  const float* bias;   // same layout: added after pre_scale; -inf = not attended, by selection. Or null
+  Index s_row;         // stride of s and bias: from key to key (lanes) or from row to row (rows)
+  Index n;             // keys
+  Index rows;          // columns in use (lanes), or rows
+  float pre_scale;     // multiplies a score before bias is added
+  float scale;         // of the exponent: p = e^(scale * (s - max)), positive
+  float* row_max;      // [rows] state: maximum so far, before scale; -inf at first
+  float* row_sum;      // [rows] state: sum of p so far
+  float* rescale;      // [rows] out: what earlier sums and outputs were multiplied by, e^(scale * (old max - new max))
+};
+
+// panel[x, r] = source[r][x * stride] for r < rows, 0 for rows <= r < NR
+struct PackRows {
+  const float* const* source;  // [rows] pointers
+  Index stride;                // 1 on the fast path
+  Index rows;                  // 0 to columns
+  Index length;                // of each row
+  float* panel;                // [length, columns]
+  Index columns;               // NR
+};
+
+// destination[r][x * stride] = panel[x, r] / divisor[r]; 0 where divisor[r] is 0
+struct UnpackRows {
+  const float* panel;  // [length, columns]
+  Index columns;
+  const float* divisor;  // [rows]
+  Index rows, length;
+  float* const* destination;  // [rows] pointers
+  Index stride;
+};
+
+// A compiled register tile.
+struct TileKernel {
+  int rows;     // accumulators: rows x vectors
+  int vectors;
+  int columns;  // NR = vectors * lanes
+  void (*product)(const TileProduct&);
+};
+
+inline constexpr int kMaxTiles = 4;
+inline constexpr int kMaxColumns = 512;  // NR of the widest tile on the longest vector we take
+
+struct Kernels {
+  const char* target;  // Highway's name
+  int lanes;           // f32 lanes of a vector
+  int registers;       // vector registers
+  int n_tiles;
+  TileKernel tiles[kMaxTiles];  // the first is the default; the last is the wide one for few rows
+  void (*dot_product)(const DotProduct&);
+  void (*softmax_lanes)(const SoftmaxStep&);
+  void (*softmax_rows)(const SoftmaxStep&);
+  void (*pack_rows)(const PackRows&);
+  void (*unpack_rows)(const UnpackRows&);
+  void (*exp)(const float* x, float* y, Index n);      // e^x, x <= 0
+  void (*finish)(float* row, const float* bias, Index n, int activation);  // row = activation(row + bias), bias may be null
+};
+
+// All targets of this build that this CPU runs, best first. At least one.
+struct KernelList {
+  const Kernels* const* list;
+  int size;
+};
+KernelList all();
+
+}  // namespace rapt::kernels
