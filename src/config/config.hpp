@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -54,13 +55,21 @@ struct Config {
 };
 
 // Strict: throws Error(bad_config) that names the line; unknown words, missing or repeated fields,
-// duplicate rows and values out of range are all bad.
+// duplicate rows and values out of range are all bad. A tile that no kernel here has is not bad, because
+// the row may be another machine's: the plan then takes the target's default tile.
+inline constexpr std::size_t kMaxTextBytes = std::size_t{1} << 20;
 Config parse(std::string_view text);
-std::string format(const Config& config);
+std::string format(const Config& config);  // the rows alone, in one fixed spelling
 
 // The config of the process (see rapt/config.hpp for who sets it), as a snapshot that stays valid while
-// it is held. Cheap: one atomic shared_ptr load.
+// it is held. A few nanoseconds, and threads do not contend. Throws what load_config would when the
+// config of the environment or the one compiled in is bad.
 std::shared_ptr<const Config> current();
+
+// The text of a config file named by an environment variable, whose writer is not the caller: a regular
+// file (no symbolic link) of at most kMaxTextBytes, owned by this user or root and not writable by
+// everybody, or else Error(bad_config).
+std::string read_trusted_file(const char* path);
 
 // Per-call answers: the tuned row, or the formulas' one.
 struct Registers {
