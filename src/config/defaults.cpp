@@ -1,0 +1,97 @@
+// What a problem gets where no tuned row is: block sizes from the cache sizes and the vector length, in
+// the manner of Low et al., "Analytical Modeling Is Enough for High-Performance BLIS", ACM TOMS 43(2),
+// 2016. Every figure has its reason beside it; rapt-tune starts from these rows and has to beat them.
+#include <algorithm>
+
+#include "config/config.hpp"
+
+namespace rapt::config {
+namespace {
+
+constexpr std::int64_t kFloat = sizeof(float);
+
+// Accumulators must cover FMA latency x pipes (8 on x86, 16 on large Arm cores) half as many again, and
+// leave registers for the b vectors and the broadcast: 12 of 16, 28 of 32. Two vectors wide, so that two
+// loads of b serve a whole column of the tile.
+Tile default_tile(const Registers& registers) {
+  return registers.count >= 32 ? Tile{14, 2} : Tile{6, 2};
+}
+
+// The largest multiple of `step` whose n * bytes_each fits `bytes`, kept within [least, most] (which are
+// rounded to the step as well).
+std::int64_t fit(std::int64_t bytes, std::int64_t bytes_each, std::int64_t step, std::int64_t least,
+                 std::int64_t most) {
+  const std::int64_t n = std::clamp(bytes / bytes_each, least, most);
+  return std::max(n / step, std::int64_t{1}) * step;
+}
+
+}  // namespace
+
+AttentionRow default_attention_row(const Caches& caches, Registers registers,
+                                   std::int64_t head_size) {
+  AttentionRow row;
+  row.head_size = head_size;
+  row.tile = default_tile(registers);
+  const std::int64_t nr = row.tile.vectors * registers.lanes;
+
+  // L1 holds the panels that both products read again and again: q^T [d, NR] and s [block_kv, NR]. A
+  // quarter is left to the rows of k and v that stream past. A longer block rescales the sums less
+  // often; past 512 keys that is under 0.4 % of the work.
+  const std::int64_t q_panel = head_size * nr * kFloat;
+  row.block_kv = fit(std::min(caches.l1 / 2, caches.l1 * 3 / 4 - q_panel), nr * kFloat, 16, 64, 512);
+
+  // L2 holds the block of k and v, which every panel of the task reads again, and the task's q^T and
+  // out^T [d, block_q]. A quarter is left to the rest. More rows read k and v less often: with 96, a
+  // task does 48 FLOPs for each byte of k and v, what many cores on one memory need (90 GFLOP/s each on
+  // a share of 2 GB/s). More than 256 rows only make tasks fewer than cores.
+  const std::int64_t kv_block = 2 * row.block_kv * head_size * kFloat;
+  row.block_q = fit(caches.l2 * 3 / 4 - kv_block, 2 * head_size * kFloat, nr, 96, 256);
+
+  // flash_lanes computes whole panels of NR rows. With at most half of one in use, flash_rows does less.
+  row.short_rows = nr / 2;
+  return row;
+}
+
+GemmRow default_gemm_row(const Caches& caches, Registers registers) {
+  GemmRow row;
+  row.tile = default_tile(registers);
+  const std::int64_t mr = row.tile.rows, nr = row.tile.vectors * registers.lanes;
+
+  // L1: the panel of b [block_k, NR] fills half; rows of a stream past it. More than 512 deep gains
+  // nothing, because c is then read and written once for 2 * 512 FMAs of each element.
+  row.block_k = fit(caches.l1 / 2, nr * kFloat, 16, 64, 512);
+
+  // L2: the block of a [block_m, block_k] fills half, and is read once for every panel of b.
+  row.block_m = fit(caches.l2 / 2, row.block_k * kFloat, mr, mr, 512);
+
+  // A task's share of b [block_k, block_n] comes from L3 or memory and is packed; wide enough that a's
+  // block, too, is read from there seldom, narrow enough that a product of 2048 columns makes tasks.
+  row.block_n = fit(caches.l3 / 4, row.block_k * kFloat, nr, nr, 1024);
+
+  // No more rows than one register tile: every element of b is used once, so packing it cannot pay.
+  row.direct_rows = mr;
+  return row;
+}
+
+AttentionRow attention_row(const Config& config, std::string_view target, Registers registers,
+                           std::int64_t head_size) {
+  // Larger than the largest class: the formulas, for exactly this size.
+  const auto at = std::lower_bound(kHeadSizes.begin(), kHeadSizes.end(), head_size);
+  const std::int64_t size_class = at == kHeadSizes.end() ? head_size : *at;
+  for (const TargetRows& rows : config.targets) {
+    if (rows.target != target) continue;
+    for (const AttentionRow& row : rows.attention) {
+      if (row.head_size == size_class) return row;
+    }
+  }
+  return default_attention_row(machine_caches(), registers, size_class);
+}
+
+GemmRow gemm_row(const Config& config, std::string_view target, Registers registers) {
+  for (const TargetRows& rows : config.targets) {
+    if (rows.target == target && rows.gemm) return *rows.gemm;
+  }
+  return default_gemm_row(machine_caches(), registers);
+}
+
+}  // namespace rapt::config
