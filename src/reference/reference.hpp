@@ -1,0 +1,74 @@
+// What rapt computes, in its plainest form: read this page and reference.cpp first. f64, no blocks, no tricks;
+// the oracle of every test, and the code behind rapt::salience_map.
+//
+// The numeric contract, for query head h and query i, g the KV head of h. The kernels quote these numbers.
+//   1  s_ij = scale * sum over d_k of q_hid k_gjd
+//   2  (a softcap on s_ij will stand here)
+//   3  s_ij += bias_hij
+//   4  i attends j, or not: a select. What is not attended is never looked at
+//   5  p_ij = exp(s_ij - max) / sum, the maximum and the sum over the keys j that i attends;
+//      lse_i = max + log(sum)
+//   6  out_id = sum over seq_kv of p_ij v_gjd
+// A row that attends nothing has p = 0, out = 0, lse = -inf.
+//
+// Inputs were already checked. Functions take one batch element, that is views without batch axes.
+#pragma once
+
+#include "rapt/rapt.hpp"
+#include "reference/named.hpp"
+
+namespace rapt::reference {
+
+using namespace rapt::axis;  // NOLINT(google-build-using-namespace): Head, Query, Key, ... as the paper says them
+
+// One batch element of attention. Real is float for what users pass, double between the steps of the layer.
+template <class Real>
+struct Problem {
+  View<const Real, Head, Query, DepthK> q;
+  View<const Real, KvHead, Key, DepthK> k;
+  View<const Real, KvHead, Key, DepthV> v;
+  AttentionOptions options;  // lse and executor are not looked at
+
+  Along<Head> heads() const { return along<Head>(q); }
+  Along<Query> queries() const { return along<Query>(q); }
+  Along<Key> keys() const { return along<Key>(k); }
+
+  // The KV head that query head h reads: neighbouring heads share one.
+  At<KvHead> kv_head(At<Head> h) const {
+    return {h.value / (q.template extent<Head>() / k.template extent<KvHead>())};
+  }
+  double scale() const;
+  std::int64_t q_offset() const { return options.q_offset.value_or(keys().extent - queries().extent); }
+};
+
+// The batch element at that position of what users pass.
+Problem<float> problem_at(QView q, KView k, VView v, AttentionOptions options, const Batch& batch);
+
+template <class Real>
+bool attended(const Problem<Real>&, At<Head>, At<Query>, At<Key>);  // step 4
+template <class Real>
+double score(const Problem<Real>&, At<Head>, At<Query>, At<Key>);   // steps 1 to 3
+
+struct Salience {
+  Array<Head, Query, Key> weights;  // p of step 5: each row sums to 1; 0 where not attended
+  Array<Head, Query> lse;           // of step 5
+};
+template <class Real>
+Salience salience(const Problem<Real>&, const RowActivation& activation = {});
+
+template <class Real>
+Array<Head, Query, DepthV> attention(const Problem<Real>&, const Salience&);  // step 6
+
+// rapt::salience_map, for views with batch axes.
+void salience_map(QView q, KView k, View<float, Head, Query, Key> result, const AttentionOptions& options,
+                  const RowActivation& activation);
+
+// The multi-head attention layer, its five steps (layer.cpp).
+Array<Query, Embedding> layer(const LayerShape&, const LayerParameters&, TokensView q_tokens, KvTokensView k_tokens,
+                              KvTokensView v_tokens, const AttentionOptions& options = {});
+
+// c = activation(alpha a b + beta c + bias)  (gemm.cpp).
+Array<Row, Column> gemm(View<const float, Row, Inner> a, View<const float, Inner, Column> b,
+                        View<const float, Row, Column> c, const GemmOptions& options = {});
+
+}  // namespace rapt::reference
