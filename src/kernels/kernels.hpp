@@ -74,6 +74,9 @@ struct UnpackRows {
   Index stride;
 };
 
+// What happens to c at the end of a matrix product, after the bias.
+enum class Finish { none, relu, gelu };
+
 // A compiled register tile.
 struct TileKernel {
   int rows;     // accumulators: rows x vectors
@@ -83,7 +86,7 @@ struct TileKernel {
 };
 
 inline constexpr int kMaxTiles = 4;
-inline constexpr int kMaxColumns = 512;  // NR of the widest tile on the longest vector we take
+inline constexpr int kMaxColumns = 6 * 64;  // NR of the widest tile on the longest vector that we take
 
 struct Kernels {
   const char* target;  // Highway's name
@@ -97,7 +100,7 @@ struct Kernels {
   void (*pack_rows)(const PackRows&);
   void (*unpack_rows)(const UnpackRows&);
   void (*exp)(const float* x, float* y, Index n);      // e^x, x <= 0
-  void (*finish)(float* row, const float* bias, Index n, int activation);  // row = activation(row + bias), bias may be null
+  void (*finish)(float* row, const float* bias, Index n, Finish finish);  // row = finish(row + bias), bias may be null
 };
 
 // All targets of this build that this CPU runs, best first. At least one.

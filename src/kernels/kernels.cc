@@ -1,0 +1,71 @@
+// Compiles every micro kernel for every ISA target, and lists them.
+//
+// How that works: foreach_target.h includes this very file once for each target, with HWY_NAMESPACE and the
+// compiler's target attributes set accordingly; the *-inl.h files have a toggling include guard, so that they
+// are seen anew each time. The part under HWY_ONCE is compiled once, last.
+#include "kernels/kernels.hpp"
+
+#include "kernels/targets.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/kernels.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+// The bodies, for the current target.
+#include "kernels/dot_product-inl.h"
+#include "kernels/finish-inl.h"
+#include "kernels/pack-inl.h"
+#include "kernels/softmax-inl.h"
+#include "kernels/tile_product-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace rapt::kernels::HWY_NAMESPACE {
+
+template <int kRows, int kVectors>
+TileKernel Tile() {
+  return {kRows, kVectors, static_cast<int>(kVectors * Lanes()), &TileProductOf<kRows, kVectors>};
+}
+
+const Kernels& Table() {
+  // Accumulators + kVectors of b + 1 broadcast of a fit the registers; at least 12 accumulators hide the
+  // latency of two FMA pipes. The last tile is for few rows.
+#if HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64 || HWY_ARCH_RISCV
+  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 32, 4,
+                                {Tile<14, 2>(), Tile<12, 2>(), Tile<8, 3>(), Tile<4, 6>()},
+#else
+  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, 3,
+                                {Tile<6, 2>(), Tile<4, 3>(), Tile<2, 6>(), {}},
+#endif
+                                DotProductOf, SoftmaxLanes, SoftmaxRows, PackRowsOf, UnpackRowsOf, ExpOf, FinishOf};
+  return table;
+}
+
+}  // namespace rapt::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include <algorithm>
+#include <vector>
+
+namespace rapt::kernels {
+
+KernelList all() {
+  static const std::vector<const Kernels*> list = [] {
+    // Highway numbers targets so that a better one has a lower bit.
+    std::vector<std::pair<int64_t, const Kernels*>> found;
+    const int64_t supported = hwy::SupportedTargets();
+#define RAPT_VISIT(TARGET, NAMESPACE) \
+  if (supported & TARGET) found.emplace_back(TARGET, &NAMESPACE::Table());
+    HWY_VISIT_TARGETS(RAPT_VISIT)
+#undef RAPT_VISIT
+    std::sort(found.begin(), found.end());
+    std::vector<const Kernels*> result;
+    for (const auto& [target, table] : found) result.push_back(table);
+    return result;
+  }();
+  return {list.data(), static_cast<int>(list.size())};
+}
+
+}  // namespace rapt::kernels
+
+#endif  // HWY_ONCE

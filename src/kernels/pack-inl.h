@@ -1,0 +1,118 @@
+// Transposes between rows and panels: q into its panel, and out of it. Per-target header: see kernels.cc.
+#include "kernels/vector-inl.h"
+
+#if defined(RAPT_KERNELS_PACK_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RAPT_KERNELS_PACK_INL_H_
+#undef RAPT_KERNELS_PACK_INL_H_
+#else
+#define RAPT_KERNELS_PACK_INL_H_
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace rapt::kernels::HWY_NAMESPACE {
+
+#if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
+// Vectors of known length are made of blocks of four floats. A vector of a panel holds one column of as many
+// rows as it has lanes: block i holds rows 4i to 4i + 3. So: load block i from row 4i + r, and transpose
+// 4 x 4 inside the blocks.
+#define RAPT_BLOCK_TRANSPOSE 1
+
+template <class D>
+HWY_INLINE hn::Vec<D> LoadBlocks(D d, const float* const* rows, Index x) {
+  if constexpr (hn::MaxLanes(D()) == 4) {
+    return hn::LoadU(d, rows[0] + x);
+  } else {
+    const hn::Half<D> half;
+    return hn::Combine(d, LoadBlocks(half, rows + hn::MaxLanes(half), x), LoadBlocks(half, rows, x));
+  }
+}
+
+template <class D>
+HWY_INLINE void StoreBlocks(D d, hn::Vec<D> v, float* const* rows, Index x) {
+  if constexpr (hn::MaxLanes(D()) == 4) {
+    hn::StoreU(v, d, rows[0] + x);
+  } else {
+    const hn::Half<D> half;
+    StoreBlocks(half, hn::LowerHalf(half, v), rows, x);
+    StoreBlocks(half, hn::UpperHalf(half, v), rows + hn::MaxLanes(half), x);
+  }
+}
+
+// In every block: the 4 x 4 matrix whose rows are the blocks of v0 to v3, transposed.
+HWY_INLINE void TransposeInBlocks(V32& v0, V32& v1, V32& v2, V32& v3) {
+  const F32 d;
+  const hn::RepartitionToWide<F32> dw;
+  const auto a = hn::BitCast(dw, hn::InterleaveLower(d, v0, v1)), b = hn::BitCast(dw, hn::InterleaveUpper(d, v0, v1));
+  const auto e = hn::BitCast(dw, hn::InterleaveLower(d, v2, v3)), f = hn::BitCast(dw, hn::InterleaveUpper(d, v2, v3));
+  v0 = hn::BitCast(d, hn::InterleaveLower(dw, a, e));
+  v1 = hn::BitCast(d, hn::InterleaveUpper(dw, a, e));
+  v2 = hn::BitCast(d, hn::InterleaveLower(dw, b, f));
+  v3 = hn::BitCast(d, hn::InterleaveUpper(dw, b, f));
+}
+#endif
+
+inline void PackRowsOf(const PackRows& p) {
+  const Index n = Lanes();
+  for (Index r = 0; r < p.columns; r += n) {
+    Index x = 0;
+#ifdef RAPT_BLOCK_TRANSPOSE
+    if (p.stride == 1 && r + n <= p.rows) {
+      const F32 d;
+      const float* const* rows = p.source + r;
+      for (; x + 4 <= p.length; x += 4) {
+        V32 v0 = LoadBlocks(d, rows, x), v1 = LoadBlocks(d, rows + 1, x);
+        V32 v2 = LoadBlocks(d, rows + 2, x), v3 = LoadBlocks(d, rows + 3, x);
+        TransposeInBlocks(v0, v1, v2, v3);
+        float* to = p.panel + x * p.columns + r;
+        hn::StoreU(v0, d, to);
+        hn::StoreU(v1, d, to + p.columns);
+        hn::StoreU(v2, d, to + 2 * p.columns);
+        hn::StoreU(v3, d, to + 3 * p.columns);
+      }
+    }
+#endif
+    for (; x < p.length; ++x) {
+      float* to = p.panel + x * p.columns;
+      for (Index lane = r; lane < r + n; ++lane) to[lane] = lane < p.rows ? p.source[lane][x * p.stride] : 0.0f;
+    }
+  }
+}
+
+inline void UnpackRowsOf(const UnpackRows& p) {
+  const Index n = Lanes();
+  for (Index r = 0; r < p.rows; r += n) {
+    Index x = 0;
+#ifdef RAPT_BLOCK_TRANSPOSE
+    if (p.stride == 1 && r + n <= p.rows) {
+      const F32 d;
+      const V32 divisor = hn::LoadU(d, p.divisor + r);
+      const auto empty = hn::Eq(divisor, hn::Zero(d));
+      const auto load = [&](Index at) HWY_ATTR {
+        return hn::IfThenZeroElse(empty, hn::Div(hn::LoadU(d, p.panel + at * p.columns + r), divisor));
+      };
+      float* const* rows = p.destination + r;
+      for (; x + 4 <= p.length; x += 4) {
+        V32 v0 = load(x), v1 = load(x + 1), v2 = load(x + 2), v3 = load(x + 3);
+        TransposeInBlocks(v0, v1, v2, v3);
+        StoreBlocks(d, v0, rows, x);
+        StoreBlocks(d, v1, rows + 1, x);
+        StoreBlocks(d, v2, rows + 2, x);
+        StoreBlocks(d, v3, rows + 3, x);
+      }
+    }
+#endif
+    const Index last = HWY_MIN(r + n, p.rows);
+    for (Index lane = r; lane < last; ++lane) {
+      const float divisor = p.divisor[lane];
+      for (Index at = x; at < p.length; ++at) {
+        p.destination[lane][at * p.stride] = divisor == 0.0f ? 0.0f : p.panel[at * p.columns + lane] / divisor;
+      }
+    }
+  }
+}
+
+#undef RAPT_BLOCK_TRANSPOSE
+
+}  // namespace rapt::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif  // toggle

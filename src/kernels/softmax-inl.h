@@ -1,0 +1,122 @@
+// The online softmax, written once (contract step 5). Per-target header: see kernels.cc.
+//
+// A row of attention has a running maximum m and a running sum l. A block of new scores s raises m to
+// m', gives p = e^(scale (s - m')), and everything gathered under the old maximum is multiplied by
+// rescale = e^(scale (m - m')). Two layouts, one body: either each lane is a row of its own (kLanes), or all
+// lanes belong to one row (kRows) and maximum and sum go across them at the end.
+#include "kernels/exp-inl.h"
+
+#if defined(RAPT_KERNELS_SOFTMAX_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RAPT_KERNELS_SOFTMAX_INL_H_
+#undef RAPT_KERNELS_SOFTMAX_INL_H_
+#else
+#define RAPT_KERNELS_SOFTMAX_INL_H_
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace rapt::kernels::HWY_NAMESPACE {
+
+// Lanes that are rows of their own: nothing to do across them.
+struct EachLane {
+  static HWY_INLINE V32 Max(V32 v) { return v; }
+  static HWY_INLINE V32 Sum(V32 v) { return v; }
+  static HWY_INLINE V32 Load(const float* state) { return hn::LoadU(F32(), state); }
+  static HWY_INLINE void Store(V32 v, float* state) { hn::StoreU(v, F32(), state); }
+};
+
+// Lanes that share a row: all of them hold the row's value.
+struct AcrossLanes {
+  static HWY_INLINE V32 Max(V32 v) { return hn::MaxOfLanes(F32(), v); }
+  static HWY_INLINE V32 Sum(V32 v) { return hn::SumOfLanes(F32(), v); }
+  static HWY_INLINE V32 Load(const float* state) { return hn::Set(F32(), *state); }
+  static HWY_INLINE void Store(V32 v, float* state) { *state = hn::GetLane(v); }
+};
+
+// Contract step 3 and 4: s = pre_scale * s + bias, or -inf where bias is -inf: a select, so that what a
+// row does not attend cannot reach it, NaN or not.
+HWY_INLINE void AddBias(float* s, const float* bias, Index vectors, Index stride, float pre_scale) {
+  const F32 d;
+  const V32 scale = hn::Set(d, pre_scale);
+  const V32 minus_inf = hn::Inf(d);
+  for (Index j = 0; j < vectors; ++j) {
+    const V32 b = bias == nullptr ? hn::Zero(d) : hn::LoadU(d, bias + j * stride);
+    const V32 score = hn::MulAdd(hn::LoadU(d, s + j * stride), scale, b);
+    hn::StoreU(hn::IfThenElse(hn::Eq(b, hn::Neg(minus_inf)), b, score), d, s + j * stride);
+  }
+}
+
+// One step for the row(s) whose scores are `vectors` vectors, `stride` apart.
+template <class Lanes>
+HWY_INLINE void OnlineStep(float* s, Index vectors, Index stride, ExpScale scale, float* row_max, float* row_sum,
+                           float* rescale) {
+  const F32 d;
+  const V32 minus_inf = hn::Neg(hn::Inf(d));
+  const V32 old_max = Lanes::Load(row_max);
+
+  // Several maxima and sums side by side, because one would be a chain of latencies.
+  V32 max0 = old_max, max1 = old_max, max2 = old_max, max3 = old_max;
+  Index j = 0;
+  for (; j + 4 <= vectors; j += 4) {
+    max0 = hn::Max(max0, hn::LoadU(d, s + j * stride));
+    max1 = hn::Max(max1, hn::LoadU(d, s + (j + 1) * stride));
+    max2 = hn::Max(max2, hn::LoadU(d, s + (j + 2) * stride));
+    max3 = hn::Max(max3, hn::LoadU(d, s + (j + 3) * stride));
+  }
+  for (; j < vectors; ++j) max0 = hn::Max(max0, hn::LoadU(d, s + j * stride));
+  const V32 new_max = Lanes::Max(hn::Max(hn::Max(max0, max1), hn::Max(max2, max3)));
+  // A row that attends nothing so far: subtract 0, since -inf - -inf would be NaN.
+  const V32 reference = hn::IfThenZeroElse(hn::Eq(new_max, minus_inf), new_max);
+
+  V32 sum0 = hn::Zero(d), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+  const auto probability = [&](Index at) HWY_ATTR {
+    const V32 p = ExpScaled(scale, hn::Sub(hn::LoadU(d, s + at * stride), reference));
+    hn::StoreU(p, d, s + at * stride);
+    return p;
+  };
+  j = 0;
+  for (; j + 4 <= vectors; j += 4) {
+    sum0 = hn::Add(sum0, probability(j));
+    sum1 = hn::Add(sum1, probability(j + 1));
+    sum2 = hn::Add(sum2, probability(j + 2));
+    sum3 = hn::Add(sum3, probability(j + 3));
+  }
+  for (; j < vectors; ++j) sum0 = hn::Add(sum0, probability(j));
+
+  const V32 shrink = ExpScaled(scale, hn::Sub(old_max, reference));
+  const V32 sum = Lanes::Sum(hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3)));
+  Lanes::Store(hn::MulAdd(Lanes::Load(row_sum), shrink, sum), row_sum);
+  Lanes::Store(new_max, row_max);
+  Lanes::Store(shrink, rescale);
+}
+
+// s [n, NR]: keys down, rows in lanes. Columns beyond p.rows in the last vector are computed and ignored.
+inline void SoftmaxLanes(const SoftmaxStep& p) {
+  const Index n = Lanes();
+  const ExpScale scale(p.scale);
+  for (Index col = 0; col < p.rows; col += n) {
+    if (p.bias != nullptr || p.pre_scale != 1.0f) {
+      AddBias(p.s + col, p.bias == nullptr ? nullptr : p.bias + col, p.n, p.s_row, p.pre_scale);
+    }
+    OnlineStep<EachLane>(p.s + col, p.n, p.s_row, scale, p.row_max + col, p.row_sum + col, p.rescale + col);
+  }
+}
+
+// s [rows, n]: rows of whole vectors: s_row is a multiple of Lanes(), and keys beyond n are ours to fill.
+inline void SoftmaxRows(const SoftmaxStep& p) {
+  const Index n = Lanes();
+  const Index vectors = (p.n + n - 1) / n;
+  const ExpScale scale(p.scale);
+  for (Index row = 0; row < p.rows; ++row) {
+    float* s = p.s + row * p.s_row;
+    if (p.bias != nullptr || p.pre_scale != 1.0f) {
+      for (Index j = p.n; j < vectors * n; ++j) s[j] = 0.0f;
+      AddBias(s, p.bias == nullptr ? nullptr : p.bias + row * p.s_row, vectors, n, p.pre_scale);
+    }
+    for (Index j = p.n; j < vectors * n; ++j) s[j] = -std::numeric_limits<float>::infinity();
+    OnlineStep<AcrossLanes>(s, vectors, n, scale, p.row_max + row, p.row_sum + row, p.rescale + row);
+  }
+}
+
+}  // namespace rapt::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif  // toggle

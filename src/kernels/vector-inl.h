@@ -1,0 +1,31 @@
+// The vector that all kernels use, and its tails. Per-target header: see kernels.cc.
+#include "hwy/highway.h"
+
+#if defined(RAPT_KERNELS_VECTOR_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RAPT_KERNELS_VECTOR_INL_H_
+#undef RAPT_KERNELS_VECTOR_INL_H_
+#else
+#define RAPT_KERNELS_VECTOR_INL_H_
+#endif
+
+#include <cstddef>
+
+#include "kernels/kernels.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace rapt::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// 64 lanes are SVE's longest vector; longer ones (RVV) would only make panels too wide for the caches.
+using F32 = hn::CappedTag<float, 64>;
+using V32 = hn::Vec<F32>;
+
+HWY_INLINE Index Lanes() { return static_cast<Index>(hn::Lanes(F32())); }
+
+// The first n of a vector's lanes, n < Lanes(): lanes beyond are 0 when read, untouched when written.
+HWY_INLINE V32 LoadTail(const float* from, Index n) { return hn::LoadN(F32(), from, static_cast<size_t>(n)); }
+HWY_INLINE void StoreTail(V32 v, float* to, Index n) { hn::StoreN(v, F32(), to, static_cast<size_t>(n)); }
+
+}  // namespace rapt::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif  // toggle
