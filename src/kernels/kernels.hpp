@@ -46,6 +46,7 @@ struct SoftmaxStep {
   const float* bias;   // same layout: added after pre_scale; -inf = not attended, by selection. Or null
   Index s_row;         // stride of s and bias: from key to key (lanes) or from row to row (rows)
   Index n;             // keys
+  Index bias_begin;    // keys before this one have no bias, and bias need not be filled there (lanes only)
   Index rows;          // columns in use (lanes), or rows
   float pre_scale;     // multiplies a score before bias is added
   float scale;         // of the exponent: p = e^(scale * (s - max)), positive

@@ -88,7 +88,8 @@ inline void UnpackRowsOf(const UnpackRows& p) {
       const V32 divisor = hn::LoadU(d, p.divisor + r);
       const auto empty = hn::Eq(divisor, hn::Zero(d));
       const auto load = [&](Index at) HWY_ATTR {
-        return hn::IfThenZeroElse(empty, hn::Div(hn::LoadU(d, p.panel + at * p.columns + r), divisor));
+        // Adding 0 turns -0, which depends on how many zeros were added, into +0.
+        return hn::IfThenZeroElse(empty, hn::Add(hn::Div(hn::LoadU(d, p.panel + at * p.columns + r), divisor), hn::Zero(d)));
       };
       float* const* rows = p.destination + r;
       for (; x + 4 <= p.length; x += 4) {
@@ -105,7 +106,7 @@ inline void UnpackRowsOf(const UnpackRows& p) {
     for (Index lane = r; lane < last; ++lane) {
       const float divisor = p.divisor[lane];
       for (Index at = x; at < p.length; ++at) {
-        p.destination[lane][at * p.stride] = divisor == 0.0f ? 0.0f : p.panel[at * p.columns + lane] / divisor;
+        p.destination[lane][at * p.stride] = divisor == 0.0f ? 0.0f : p.panel[at * p.columns + lane] / divisor + 0.0f;
       }
     }
   }

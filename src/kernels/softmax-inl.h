@@ -93,9 +93,12 @@ HWY_INLINE void OnlineStep(float* s, Index vectors, Index stride, ExpScale scale
 inline void SoftmaxLanes(const SoftmaxStep& p) {
   const Index n = Lanes();
   const ExpScale scale(p.scale);
+  const Index plain = p.bias == nullptr ? p.n : p.bias_begin;
   for (Index col = 0; col < p.rows; col += n) {
-    if (p.bias != nullptr || p.pre_scale != 1.0f) {
-      AddBias(p.s + col, p.bias == nullptr ? nullptr : p.bias + col, p.n, p.s_row, p.pre_scale);
+    if (p.pre_scale != 1.0f) AddBias(p.s + col, nullptr, plain, p.s_row, p.pre_scale);
+    if (plain < p.n) {
+      const Index from = plain * p.s_row + col;
+      AddBias(p.s + from, p.bias + from, p.n - plain, p.s_row, p.pre_scale);
     }
     OnlineStep<EachLane>(p.s + col, p.n, p.s_row, scale, p.row_max + col, p.row_sum + col, p.rescale + col);
   }

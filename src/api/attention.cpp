@@ -1,0 +1,23 @@
+// attention() and salience_map(): check, plan, run.
+#include "rapt/attention.hpp"
+
+#include "parallel/run.hpp"
+#include "plan/plan.hpp"
+#include "problem/check.hpp"
+#include "reference/reference.hpp"
+
+namespace rapt {
+
+void attention(QView q, KView k, VView v, OutView out, const AttentionOptions& options) {
+  const tiles::AttentionProblem problem = problem::check_attention(q, k, v, out, options);
+  const tiles::AttentionPlan plan = plan::plan_attention(problem);
+  parallel::run(plan, options.executor);
+}
+
+void salience_map(QView q, KView k, View<float, axis::Head, axis::Query, axis::Key> salience,
+                  const AttentionOptions& options, const RowActivation& activation) {
+  problem::check_salience(q, k, salience, options);
+  reference::salience_map(q, k, salience, options, activation);
+}
+
+}  // namespace rapt

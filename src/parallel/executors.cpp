@@ -1,0 +1,58 @@
+// The executors that ship with rapt: serial, and oneTBB.
+#include "rapt/executor.hpp"
+
+#ifndef RAPT_WITHOUT_TBB
+#include <oneapi/tbb/parallel_for.h>
+#include <oneapi/tbb/task_arena.h>
+
+#include <algorithm>
+#include <atomic>
+#endif
+
+namespace rapt {
+namespace {
+
+class Serial final : public Executor {
+ public:
+  int workers() const override { return 1; }
+  void parallel_for(std::int64_t tasks, Task task, const void* context) const override {
+    for (std::int64_t i = 0; i < tasks; ++i) task(context, i, 0);
+  }
+};
+
+#ifndef RAPT_WITHOUT_TBB
+class Tbb final : public Executor {
+ public:
+  int workers() const override { return tbb::this_task_arena::max_concurrency(); }
+
+  // One puller a worker, each taking the next task until none is left: tasks start in order, the long ones first.
+  // Pullers that find no thread of their own run later, and find nothing to do.
+  void parallel_for(std::int64_t tasks, Task task, const void* context) const override {
+    const int pullers = static_cast<int>(std::min<std::int64_t>(tasks, workers()));
+    if (pullers <= 1) return serial_executor().parallel_for(tasks, task, context);
+    std::atomic<std::int64_t> next{0};
+    const auto pull = [&](int worker) {
+      for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) task(context, i, worker);
+    };
+    tbb::this_task_arena::isolate([&] { tbb::parallel_for(0, pullers, pull, tbb::simple_partitioner()); });
+  }
+};
+#endif
+
+}  // namespace
+
+const Executor& serial_executor() {
+  static const Serial serial;
+  return serial;
+}
+
+const Executor& default_executor() {
+#ifdef RAPT_WITHOUT_TBB
+  return serial_executor();
+#else
+  static const Tbb executor;
+  return executor;
+#endif
+}
+
+}  // namespace rapt

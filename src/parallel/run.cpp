@@ -1,0 +1,59 @@
+// Tasks meet workers here, and only here: a plan has never heard of threads.
+#include "parallel/run.hpp"
+
+#include <algorithm>
+
+#include "parallel/memory.hpp"
+
+namespace rapt::parallel {
+namespace {
+
+using kernels::Index;
+
+// One task needs nobody's help.
+const Executor& choose(const Executor* executor, Index tasks) {
+  if (tasks <= 1) return serial_executor();
+  return executor == nullptr ? default_executor() : *executor;
+}
+
+// Calls work(task, worker) for every task.
+template <class Work>
+void for_each(const Executor& executor, Index tasks, const Work& work) {
+  executor.parallel_for(
+      tasks, [](const void* context, std::int64_t task, int worker) { (*static_cast<const Work*>(context))(task, worker); },
+      &work);
+}
+
+}  // namespace
+
+void run(const tiles::AttentionPlan& plan, const Executor* wanted) {
+  if (plan.tasks == 0) return;
+  const Executor& executor = choose(wanted, plan.tasks);
+  // An executor numbers its workers below workers(), however few tasks there are.
+  Memory memory(plan.workspace * std::max(executor.workers(), 1));
+  float* workspace = memory.data();
+  for_each(executor, plan.tasks, [&](Index task, int worker) {
+    plan.algorithm->run(plan, task, workspace + worker * plan.workspace);
+  });
+}
+
+void run(const tiles::GemmPlan& plan, const Executor* wanted) {
+  const tiles::GemmProblem& p = plan.problem;
+  if (p.batch.size == 0 || p.m == 0 || p.n == 0) return;
+  const Executor& executor = choose(wanted, plan.units * plan.row_blocks);
+  Memory memory(plan.shared_workspace + plan.workspace * std::max(executor.workers(), 1));
+  float* shared = memory.data();
+  float* workspace = shared + plan.shared_workspace;
+  for (Index first = 0; first < plan.units; first += plan.wave_units) {
+    const Index units = std::min(plan.wave_units, plan.units - first);
+    if (plan.algorithm->pack != nullptr) {
+      for_each(executor, units, [&](Index place, int) { plan.algorithm->pack(plan, first + place, place, shared); });
+    }
+    for_each(executor, units * plan.row_blocks, [&](Index task, int worker) {
+      const Index place = task / plan.row_blocks;
+      plan.algorithm->run(plan, first + place, place, task % plan.row_blocks, shared, workspace + worker * plan.workspace);
+    });
+  }
+}
+
+}  // namespace rapt::parallel

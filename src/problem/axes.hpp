@@ -1,0 +1,114 @@
+// The checks of single views and pairs of views that every problem is made of.
+#pragma once
+
+#include <cstdlib>
+
+#include "problem/sentences.hpp"
+#include "rapt/view.hpp"
+#include "tiles/array.hpp"
+
+namespace rapt::problem {
+
+// Offsets stay this far from the ends of int64, so that sums of a few of them cannot overflow.
+inline constexpr std::int64_t kMaxOffset = std::int64_t{1} << 60;
+
+inline std::string batch_name(int i) { return "batch " + std::to_string(i); }
+
+// One axis at a time: extents are not negative, the element count and the furthest offset fit.
+class Range {
+ public:
+  Range(const char* view, std::int64_t element_size) : view_(view), bytes_(element_size) {}
+
+  void axis(const std::string& name, std::int64_t extent, std::int64_t stride) {
+    if (extent < 0) fail(ErrorCode::extent_range, {name, view_, extent, std::int64_t{0}, kMaxOffset});
+    // A stride may be anything where it is never taken.
+    const __int128 steps = extent > 0 ? extent - 1 : 0;
+    const __int128 magnitude = stride < 0 ? -static_cast<__int128>(stride) : static_cast<__int128>(stride);
+    reach_ += steps * (steps > 0 ? magnitude : 0) * bytes_;
+    count_ *= extent;
+    positive_ *= extent > 0 ? extent : 1;
+    if (reach_ > kMaxOffset || positive_ * bytes_ > kMaxOffset) fail(ErrorCode::too_large, {view_, name, extent, stride});
+  }
+  std::int64_t count() const { return static_cast<std::int64_t>(count_); }
+
+ private:
+  const char* view_;
+  __int128 bytes_, reach_ = 0, count_ = 1, positive_ = 1;
+};
+
+template <class T, class... Axes>
+void check_memory(const char* name, const View<T, Axes...>& view) {
+  Range range(name, sizeof(T));
+  for (int i = 0; i < view.batch_axes(); ++i) range.axis(batch_name(i), view.batch_extent(i), view.batch_stride(i));
+  (range.axis(Axes::name, view.template extent<Axes>(), view.template stride<Axes>()), ...);
+  if (range.count() > 0 && view.data() == nullptr) fail(ErrorCode::null_data, {name, range.count()});
+}
+
+// An output: two of its elements must not be one.
+template <class T, class... Axes>
+void check_output(const char* name, const View<T, Axes...>& view) {
+  check_memory(name, view);
+  const auto distinct = [&](const std::string& axis, std::int64_t extent, std::int64_t stride) {
+    if (extent > 1 && stride == 0) {
+      fail(ErrorCode::bad_value, {"the stride of axis " + axis + " of " + name, stride,
+                                  "an output's elements must lie apart: extent " + std::to_string(extent)});
+    }
+  };
+  for (int i = 0; i < view.batch_axes(); ++i) distinct(batch_name(i), view.batch_extent(i), view.batch_stride(i));
+  (distinct(Axes::name, view.template extent<Axes>(), view.template stride<Axes>()), ...);
+}
+
+inline void agree(const std::string& axis, const char* one, std::int64_t a, const char* other, std::int64_t b) {
+  if (a != b) fail(ErrorCode::extent_mismatch, {axis, one, a, other, b});
+}
+
+inline void within(const char* axis, const char* view, std::int64_t extent, std::int64_t low, std::int64_t high) {
+  if (extent < low || extent > high) fail(ErrorCode::extent_range, {axis, view, extent, low, high});
+}
+
+// Both views have the same batch axes.
+template <class A, class B>
+void agree_batch(const char* one, const A& a, const char* other, const B& b) {
+  if (a.batch_axes() != b.batch_axes()) {
+    fail(ErrorCode::wrong_rank, {one, std::int64_t{a.batch_axes()}, other, std::int64_t{b.batch_axes()}});
+  }
+  for (int i = 0; i < a.batch_axes(); ++i) agree(batch_name(i), one, a.batch_extent(i), other, b.batch_extent(i));
+}
+
+// The batch axes of `small` align with those of `large` from the right; missing ones and those of extent 1 are
+// broadcast. Returns small's strides for large's axes.
+template <class Small, class Large>
+void broadcast_batch(const char* name, const Small& small, const char* other, const Large& large,
+                     tiles::Index (&strides)[tiles::kBatchAxes]) {
+  const int missing = large.batch_axes() - small.batch_axes();
+  if (missing < 0) {
+    fail(ErrorCode::wrong_rank, {name, std::int64_t{small.batch_axes()}, other, std::int64_t{large.batch_axes()}});
+  }
+  for (int i = 0; i < large.batch_axes(); ++i) {
+    strides[i] = 0;
+    if (i < missing || small.batch_extent(i - missing) == 1) continue;
+    agree(batch_name(i), name, small.batch_extent(i - missing), other, large.batch_extent(i));
+    strides[i] = small.batch_stride(i - missing);
+  }
+}
+
+// The stride of an axis that may be broadcast.
+inline std::int64_t broadcast_axis(const char* axis, const char* name, std::int64_t extent, std::int64_t stride,
+                                   const char* other, std::int64_t wanted) {
+  if (extent == 1) return 0;
+  agree(axis, name, extent, other, wanted);
+  return stride;
+}
+
+template <class Large>
+tiles::Batch flatten_batch(const Large& view) {
+  tiles::Batch batch;
+  batch.axes = view.batch_axes();
+  for (int i = 0; i < batch.axes; ++i) {
+    batch.extent[i] = view.batch_extent(i);
+    batch.size *= batch.extent[i];
+  }
+  return batch;
+}
+
+}  // namespace rapt::problem

@@ -1,0 +1,65 @@
+// The checks of the matrix product.
+#include "problem/axes.hpp"
+#include "problem/check.hpp"
+
+namespace rapt::problem {
+namespace {
+
+using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
+
+kernels::Finish finish_of(Activation activation) {
+  switch (activation) {
+    case Activation::none: return kernels::Finish::none;
+    case Activation::relu: return kernels::Finish::relu;
+    case Activation::gelu: return kernels::Finish::gelu;
+  }
+  fail(ErrorCode::bad_value, {"activation", static_cast<std::int64_t>(activation), "must be none, relu or gelu"});
+}
+
+template <class RowAxis, class ColumnAxis, class T>
+tiles::Array<T> matrix_of(const View<T, RowAxis, ColumnAxis>& view) {
+  tiles::Array<T> array;
+  array.data = view.data();
+  array.row_stride = view.template stride<RowAxis>();
+  array.column_stride = view.template stride<ColumnAxis>();
+  return array;
+}
+
+}  // namespace
+
+tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a, const View<const float, Inner, Column>& b,
+                              const View<float, Row, Column>& c, const GemmOptions& options) {
+  check_memory("a", a);
+  check_memory("b", b);
+  check_output("c", c);
+  agree(Inner::name, "a", a.extent<Inner>(), "b", b.extent<Inner>());
+  agree(Row::name, "a", a.extent<Row>(), "c", c.extent<Row>());
+  agree(Column::name, "b", b.extent<Column>(), "c", c.extent<Column>());
+
+  tiles::GemmProblem p;
+  p.batch = flatten_batch(c);
+  p.m = c.extent<Row>();
+  p.n = c.extent<Column>();
+  p.k = a.extent<Inner>();
+  p.alpha = options.alpha;
+  p.beta = options.beta;
+  p.a = matrix_of(a);
+  p.b = matrix_of(b);
+  p.c = matrix_of(c);
+  broadcast_batch("a", a, "c", c, p.a.batch_stride);
+  broadcast_batch("b", b, "c", c, p.b.batch_stride);
+  for (int i = 0; i < c.batch_axes(); ++i) p.c.batch_stride[i] = c.batch_stride(i);
+  if (options.bias) {
+    check_memory("bias", options.bias);
+    if (options.bias.batch_axes() != 0) {
+      fail(ErrorCode::wrong_rank, {"bias", std::int64_t{options.bias.batch_axes()}, "a bias", std::int64_t{0}});
+    }
+    agree(Column::name, "bias", options.bias.extent<Column>(), "c", p.n);
+    p.bias = options.bias.data();
+    p.bias_stride = options.bias.stride<Column>();
+  }
+  p.finish = finish_of(options.activation);
+  return p;
+}
+
+}  // namespace rapt::problem

@@ -1,0 +1,106 @@
+// What the algorithms of the matrix product share: blocks of c, reading a, finishing.
+#include "tiles/gemm.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace rapt::tiles {
+
+GemmBlock block_of(const GemmPlan& plan, Index unit, Index row_block) {
+  const GemmProblem& p = plan.problem;
+  const Index row = row_block * plan.block_m, column = unit % plan.column_blocks * plan.block_n;
+  return {unit / plan.column_blocks, row, std::min(plan.block_m, p.m - row), column, std::min(plan.block_n, p.n - column)};
+}
+
+void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step) {
+  const GemmProblem& p = plan.problem;
+  const auto blocks = [](Index n, Index block) { return std::max<Index>((n + block - 1) / block, 1); };
+  // n in so many blocks, each a multiple of step.
+  const auto even = [](Index n, Index count, Index step) {
+    const Index each = (n + count - 1) / count;
+    return std::max((each + step - 1) / step * step, step);
+  };
+  const double products = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+  const double wanted = std::min(16.0, products * static_cast<double>(p.batch.size) / (1 << 20));
+  Index m_blocks = blocks(p.m, block_m), n_blocks = blocks(p.n, block_n);
+  while (static_cast<double>(m_blocks * n_blocks * p.batch.size) < wanted) {
+    const Index m_each = p.m / m_blocks, n_each = p.n / n_blocks;
+    if (m_each <= row_step && n_each <= column_step) break;
+    const bool split_rows = n_each <= column_step || (m_each >= n_each && m_each > row_step);
+    (split_rows ? m_blocks : n_blocks) *= 2;
+  }
+  plan.block_m = even(p.m, m_blocks, row_step);
+  plan.block_n = even(p.n, n_blocks, column_step);
+  plan.row_blocks = blocks(p.m, plan.block_m);
+  plan.column_blocks = blocks(p.n, plan.block_n);
+  plan.units = p.batch.size * plan.column_blocks;
+  plan.wave_units = plan.units;
+}
+
+namespace {
+
+// Rows of a whose distance is a multiple of 1 KiB fall into a few sets of the L1 cache and evict each other.
+bool a_in_place(const GemmProblem& p) {
+  return p.a.row_stride == 1 || (p.a.column_stride == 1 && p.a.row_stride % 256 != 0);
+}
+
+// Room between the copied rows, for the same reason.
+Index copy_row(Index k_count) { return (k_count + 15) / 16 * 16 + 16; }
+
+}  // namespace
+
+Index a_copy_floats(const GemmPlan& plan, Index rows, Index k_count) {
+  return a_in_place(plan.problem) ? 0 : rows * copy_row(k_count);
+}
+
+Operand read_a(const GemmPlan& plan, const GemmBlock& block, Index k_begin, Index k_count, float* copy) {
+  const GemmProblem& p = plan.problem;
+  const float* from = p.batch.element(p.a, block.batch) + block.row * p.a.row_stride + k_begin * p.a.column_stride;
+  if (a_in_place(p)) return {from, p.a.row_stride, p.a.column_stride};
+  const Index row = copy_row(k_count);
+  for (Index r = 0; r < block.rows; ++r) {
+    const float* source = from + r * p.a.row_stride;
+    if (p.a.column_stride == 1) {
+      std::memcpy(copy + r * row, source, static_cast<std::size_t>(k_count) * sizeof(float));
+    } else {
+      for (Index x = 0; x < k_count; ++x) copy[r * row + x] = source[x * p.a.column_stride];
+    }
+  }
+  return {copy, row, 1};
+}
+
+void finish_block(const GemmPlan& plan, const GemmBlock& block) {
+  const GemmProblem& p = plan.problem;
+  if (p.bias == nullptr && p.finish == kernels::Finish::none) return;
+  // In the user's orientation.
+  Index rows = block.rows, columns = block.columns, first_column = block.column;
+  Index row_stride = p.c.row_stride, column_stride = p.c.column_stride;
+  float* c = p.batch.element(p.c, block.batch) + block.row * row_stride + block.column * column_stride;
+  if (p.transposed) {
+    std::swap(rows, columns);
+    std::swap(row_stride, column_stride);
+    first_column = block.row;
+  }
+  const float* bias = p.bias == nullptr ? nullptr : p.bias + first_column * p.bias_stride;
+  constexpr Index kChunk = 256;
+  float values[kChunk], biases[kChunk];
+  for (Index begin = 0; begin < columns; begin += kChunk) {
+    const Index n = std::min(kChunk, columns - begin);
+    if (bias != nullptr) {
+      for (Index i = 0; i < n; ++i) biases[i] = bias[(begin + i) * p.bias_stride];
+    }
+    for (Index r = 0; r < rows; ++r) {
+      float* row = c + r * row_stride + begin * column_stride;
+      const bool in_place = column_stride == 1;
+      if (!in_place) {
+        for (Index i = 0; i < n; ++i) values[i] = row[i * column_stride];
+      }
+      plan.kernels->finish(in_place ? row : values, bias == nullptr ? nullptr : biases, n, p.finish);
+      if (!in_place) {
+        for (Index i = 0; i < n; ++i) row[i * column_stride] = values[i];
+      }
+    }
+  }
+}
+
+}  // namespace rapt::tiles

@@ -1,0 +1,82 @@
+// The matrix product as the tiles see it: plain numbers, the plan that cut it into tasks, and the algorithms.
+#pragma once
+
+#include "tiles/array.hpp"
+
+namespace rapt::tiles {
+
+// A checked problem: c = finish(alpha a b + beta c + bias).
+struct GemmProblem {
+  Batch batch;
+  Index m = 0, n = 0, k = 0;
+  float alpha = 1.0f, beta = 0.0f;
+  Array<const float> a, b;  // [m, k], [k, n]
+  Array<float> c;           // [m, n]
+  // The plan may compute c^T = b^T a^T instead: then m, n, a, b and c are those of the transposed product, and
+  // only bias, which belongs to the user's columns, must know.
+  bool transposed = false;
+  const float* bias = nullptr;
+  Index bias_stride = 1;
+  kernels::Finish finish = kernels::Finish::none;
+};
+
+struct GemmAlgorithm;
+
+// Cut into tasks in up to two phases a wave: packing panels of b, then tiles of c. Waves bound the memory.
+struct GemmPlan {
+  GemmProblem problem;
+  const kernels::Kernels* kernels = nullptr;
+  const kernels::TileKernel* tile = nullptr;
+  const GemmAlgorithm* algorithm = nullptr;
+  Index block_m = 0, block_n = 0, block_k = 0;
+  Index row_blocks = 0, column_blocks = 0;  // of one batch element
+  Index units = 0;           // batch elements x column_blocks
+  Index wave_units = 0;      // units of one wave
+  Index shared_workspace = 0;  // floats for all workers: packed b, a multiple of 16
+  Index workspace = 0;         // floats that one worker needs, a multiple of 16
+};
+
+struct GemmBlocks {
+  const kernels::TileKernel* tile;
+  Index block_m, block_n, block_k, direct_rows;
+};
+
+struct GemmAlgorithm {
+  const char* name;
+  const char* (*refuse)(const GemmProblem&, const GemmBlocks&);  // null, or why not
+  void (*cut)(GemmPlan&, const GemmBlocks&);
+  // Phase 1: packs unit `unit` of the wave into its part of `shared`. Null: no such phase.
+  void (*pack)(const GemmPlan&, Index unit, Index place, float* shared);
+  // Phase 2: one block of rows of one unit.
+  void (*run)(const GemmPlan&, Index unit, Index place, Index row_block, const float* shared, float* workspace);
+};
+
+extern const GemmAlgorithm kGemmDot;
+extern const GemmAlgorithm kGemmDirect;
+extern const GemmAlgorithm kGemmPacked;
+
+// What the algorithms share.
+
+// A block of c: rows [row, row + rows), columns [column, column + columns) of batch element b.
+struct GemmBlock {
+  Index batch, row, rows, column, columns;
+};
+GemmBlock block_of(const GemmPlan& plan, Index unit, Index row_block);
+
+// Cuts c into blocks of at most block_m x block_n, in multiples of the tile, of nearly equal size, and small
+// enough that there is work for many: at least 16 blocks where each keeps a million multiplications.
+void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step);
+
+// a[block.row ..., k_begin ...] so that one of its strides is 1 and rows do not fall into the same cache sets:
+// in place, or in `copy` [rows, copy_row].
+struct Operand {
+  const float* data;
+  Index row, inner;
+};
+Operand read_a(const GemmPlan& plan, const GemmBlock& block, Index k_begin, Index k_count, float* copy);
+Index a_copy_floats(const GemmPlan& plan, Index rows, Index k_count);
+
+// bias and activation on a finished block.
+void finish_block(const GemmPlan& plan, const GemmBlock& block);
+
+}  // namespace rapt::tiles

@@ -1,0 +1,66 @@
+// gemm_direct: few rows, or everything small: packing b would cost as much as using it, so b is read in place.
+#include <algorithm>
+
+#include "tiles/gemm.hpp"
+#include "tiles/product.hpp"
+#include "tiles/workspace.hpp"
+
+namespace rapt::tiles {
+namespace {
+
+// Rows of b that one pass takes: a few long streams for the prefetchers, while c stays in L1.
+constexpr Index kSlice = 64;
+
+struct Buffers {
+  float *a_copy, *beta, *scratch;  // [rows, block_k], [kMaxColumns], of the product
+  Buffers(const GemmPlan& plan, Workspace& workspace) {
+    a_copy = workspace.floats(a_copy_floats(plan, plan.block_m, plan.block_k));
+    beta = workspace.floats(kernels::kMaxColumns);
+    scratch = workspace.floats(product_scratch(*plan.kernels, plan.block_k));
+  }
+};
+
+const char* refuse(const GemmProblem& p, const GemmBlocks& blocks) {
+  if (p.b.column_stride != 1) return "the columns of b are not adjacent";
+  const bool small = p.m * p.n <= 64 * 64 && p.k <= 64;
+  if (p.m > blocks.direct_rows && !small) return "c has many rows (more than direct_rows): packing b pays";
+  return nullptr;
+}
+
+void cut(GemmPlan& plan, const GemmBlocks& blocks) {
+  cut_blocks(plan, std::max(blocks.direct_rows, Index{64}), blocks.block_n, plan.tile->rows, plan.tile->columns);
+  plan.block_k = std::clamp<Index>(plan.problem.k, 1, kSlice);
+  Workspace count(nullptr);
+  Buffers(plan, count);
+  plan.workspace = count.used();
+}
+
+void run(const GemmPlan& plan, Index unit, Index, Index row_block, const float*, float* memory) {
+  const GemmProblem& p = plan.problem;
+  Workspace workspace(memory);
+  const Buffers buffers(plan, workspace);
+  const GemmBlock block = block_of(plan, unit, row_block);
+  const float* b = p.batch.element(p.b, block.batch) + block.column;
+  float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride + block.column * p.c.column_stride;
+  std::fill_n(buffers.beta, kernels::kMaxColumns, p.beta);
+
+  Index x = 0;
+  do {
+    const Index slice = std::min(plan.block_k, p.k - x);
+    const Operand a = read_a(plan, block, x, slice, buffers.a_copy);
+    product_in_place(*plan.kernels,
+                     {.a = a.data, .a_row = a.row, .a_inner = a.inner, .b = b + x * p.b.row_stride, .b_inner = p.b.row_stride,
+                      .c = c, .c_row = p.c.row_stride, .c_column = p.c.column_stride, .rows = block.rows, .inner = slice,
+                      .columns = 0, .alpha = p.alpha, .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta},
+                     block.columns, buffers.scratch);
+    if (x == 0) std::fill_n(buffers.beta, kernels::kMaxColumns, 1.0f);
+    x += plan.block_k;
+  } while (x < p.k);
+  finish_block(plan, block);
+}
+
+}  // namespace
+
+const GemmAlgorithm kGemmDirect = {"gemm_direct", refuse, cut, nullptr, run};
+
+}  // namespace rapt::tiles

@@ -1,0 +1,55 @@
+// A matrix product whose b is read in place: for few rows, where packing b would cost as much as using it.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/kernels.hpp"
+
+namespace rapt::tiles {
+
+using kernels::Index;
+
+// The widest tile whose columns fit n, or null when even the narrowest is too wide. Tiles of at least `rows`
+// rows where there is a choice, since a lower tile reads b several times.
+inline const kernels::TileKernel* widest_tile(const kernels::Kernels& kernels, Index n, Index rows) {
+  const kernels::TileKernel* best = nullptr;
+  for (int i = 0; i < kernels.n_tiles; ++i) {
+    const kernels::TileKernel& tile = kernels.tiles[i];
+    if (tile.columns > n) continue;
+    const bool fits = tile.rows >= rows;
+    if (best == nullptr || fits > (best->rows >= rows) || (fits == (best->rows >= rows) && tile.columns > best->columns)) {
+      best = &tile;
+    }
+  }
+  return best;
+}
+
+// Floats of scratch that product_in_place needs for a product over `inner`.
+inline Index product_scratch(const kernels::Kernels& kernels, Index inner) {
+  return inner * kernels.tiles[0].columns;
+}
+
+// p for `columns` columns, any number: panels in place, and the last columns that fill no panel from a zero-padded
+// copy. p.beta: [kMaxColumns] equal values, or null.
+inline void product_in_place(const kernels::Kernels& kernels, kernels::TileProduct p, Index columns, float* scratch) {
+  while (columns > 0) {
+    const kernels::TileKernel* tile = widest_tile(kernels, columns, p.rows);
+    p.columns = tile == nullptr ? columns : tile->columns;
+    if (tile == nullptr) {
+      tile = &kernels.tiles[0];
+      for (Index x = 0; x < p.inner; ++x) {
+        float* row = scratch + x * tile->columns;
+        std::copy_n(p.b + x * p.b_inner, columns, row);
+        std::fill(row + columns, row + tile->columns, 0.0f);
+      }
+      p.b = scratch;
+      p.b_inner = tile->columns;
+    }
+    tile->product(p);
+    columns -= p.columns;
+    p.b += p.columns;
+    p.c += p.columns * p.c_column;
+  }
+}
+
+}  // namespace rapt::tiles
