@@ -1,0 +1,63 @@
+#include "judge.hpp"
+
+#include <algorithm>
+
+#include "machine.hpp"
+#include "race.hpp"
+#include "rapt/config.hpp"
+#include "trial.hpp"
+
+namespace rapt::tune {
+namespace {
+
+constexpr int kFewestRounds = 3;
+
+// One shape on so many threads. False when the time is over.
+bool judge_one(const Subject& subject, const std::string& row, const bench::Shape& shape, int threads,
+               const Effort& effort, const Report& report, Judgement& judgement) {
+  const std::string by_default = subject.default_text();
+  report("held out, " + shape.name + (threads == 1 ? "" : ", all threads"));
+  Trial trial(shape, threads);
+  if (const std::string wrong = trial.check(row); !wrong.empty()) {
+    judgement.refusal = "wrong result on " + shape.name + ": " + wrong;
+    return false;
+  }
+  const double seconds = trial.seconds(by_default);
+  if (2 * kFewestRounds * seconds > effort.left()) return false;
+  const std::string texts[] = {by_default, row};
+  const auto fight = [&] {
+    return duel(
+        1, std::max(effort.rounds, kFewestRounds),
+        [&](std::size_t candidate, std::size_t) { return trial.seconds(texts[candidate]); },
+        [&] { return effort.out_of_time(); });
+  };
+  Duel result = fight();
+  // A neighbour on the machine may spoil one duel, and the threads of one call, but hardly three times.
+  for (int again = 0; again < 2 && result.loses(0); ++again) result = fight();
+  judgement.verdicts.push_back(
+      {shape.name, threads, result.seconds[0][0], result.seconds[1][0], result.gain()});
+  if (result.loses(0)) judgement.refusal = "slower on " + shape.name + (threads == 1 ? "" : ", all threads");
+  return judgement.refusal.empty();
+}
+
+}  // namespace
+
+Judgement judge(const Subject& subject, const std::string& row, const std::vector<bench::Shape>& shapes,
+                const Effort& effort, const Report& report) {
+  set_target(subject.kernels->target);
+  std::vector<bench::Shape> by_size = shapes;
+  std::sort(by_size.begin(), by_size.end(), [](const bench::Shape& a, const bench::Shape& b) {
+    return a.flops() + a.bytes() < b.flops() + b.bytes();
+  });
+  Judgement judgement;
+  for (const bench::Shape& shape : by_size) {
+    if (!judge_one(subject, row, shape, 1, effort, report, judgement)) break;
+    if (threads() > 1 && !judge_one(subject, row, shape, threads(), effort, report, judgement)) break;
+  }
+  if (judgement.verdicts.empty() && judgement.refusal.empty()) {
+    judgement.refusal = "no time was left to confirm it";
+  }
+  return judgement;
+}
+
+}  // namespace rapt::tune

@@ -1,0 +1,277 @@
+#include "search.hpp"
+
+#include <algorithm>
+#include <memory>
+
+#include "problems.hpp"
+#include "race.hpp"
+#include "rapt/config.hpp"
+#include "trial.hpp"
+
+namespace rapt::tune {
+namespace {
+
+using config::AttentionRow;
+using config::Caches;
+using config::GemmRow;
+using config::Tile;
+
+config::Registers registers_of(const kernels::Kernels& kernels) {
+  return {kernels.lanes, kernels.registers};
+}
+
+std::string text_of(const Subject& subject, const AttentionRow& row) {
+  return config::format({{{subject.kernels->target, {row}, std::nullopt}}});
+}
+std::string text_of(const Subject& subject, const GemmRow& row) {
+  return config::format({{{subject.kernels->target, {}, row}}});
+}
+
+// What races share: the problems, timed for as long as the effort lasts.
+class Track {
+ public:
+  // Takes the shapes that the time allows: a call of one should leave room for kCalls of them. At least one.
+  Track(const Subject& subject, std::vector<Shape> shapes, const Effort& effort, const Report& report)
+      : effort_(effort), report_(report) {
+    constexpr double kCalls = 200;
+    std::sort(shapes.begin(), shapes.end(),
+              [](const Shape& a, const Shape& b) { return a.flops() < b.flops(); });
+    const std::string text = subject.default_text();
+    double seconds_per_flop = 0;
+    for (const Shape& shape : shapes) {
+      if (shape.flops() * seconds_per_flop * kCalls > std::max(effort.left(), 0.0)) break;
+      trials_.push_back(std::make_unique<Trial>(shape, 1));
+      seconds_per_flop = trials_.back()->seconds(text) / shape.flops();
+    }
+  }
+
+  std::size_t size() const { return trials_.size(); }
+
+  template <class Row>
+  RaceResult race(const std::string& step, const Subject& subject, const std::vector<Row>& rows) const {
+    std::vector<std::string> texts;
+    for (const Row& row : rows) texts.push_back(text_of(subject, row));
+    return tune::race(texts.size(), size(), effort_.rounds, measure(step, texts),
+                      [this] { return effort_.out_of_time(); });
+  }
+
+  Duel duel(const std::string& by_default, const std::string& challenger) const {
+    return tune::duel(size(), effort_.rounds + 1, measure("duel", {by_default, challenger}),
+                      [this] { return effort_.out_of_time(); });
+  }
+
+ private:
+  Measure measure(const std::string& step, std::vector<std::string> texts) const {
+    return [this, step, texts = std::move(texts)](std::size_t candidate, std::size_t shape) {
+      report_(step + ", " + trials_[shape]->shape().name);
+      return trials_[shape]->seconds(texts[candidate]);
+    };
+  }
+
+  const Effort& effort_;
+  const Report& report_;
+  std::vector<std::unique_ptr<Trial>> trials_;
+};
+
+// value * factor as a multiple of `step` that the format takes.
+std::int64_t scaled(std::int64_t value, double factor, std::int64_t step) {
+  constexpr std::int64_t kMost = 4096;
+  const auto wanted = static_cast<std::int64_t>(static_cast<double>(value) * factor);
+  return std::clamp<std::int64_t>((wanted + step / 2) / step, 1, std::max<std::int64_t>(kMost / step, 1)) * step;
+}
+
+template <class Row>
+void add(std::vector<Row>& rows, const Row& row) {
+  if (std::find(rows.begin(), rows.end(), row) == rows.end()) rows.push_back(row);
+}
+
+// A step of the search: the candidates, the default first, and the best found so far.
+template <class Row>
+struct Step {
+  std::vector<Row> rows;
+  Step(const Row& by_default, const Row& best) : rows{by_default} { add(rows, best); }
+  void operator()(const Row& row) { add(rows, row); }
+  Row winner(const Track& track, const std::string& name, const Subject& subject) const {
+    return rows[track.race(name, subject, rows).winner()];
+  }
+};
+
+constexpr double kHalves[] = {0.5, 1, 2}, kQuarters[] = {0.25, 0.5, 1, 2, 4}, kThirds[] = {2 / 3.0, 1, 1.5};
+
+std::vector<double> first_factors(const Effort& effort) {
+  return effort.wide ? std::vector<double>(std::begin(kQuarters), std::end(kQuarters))
+                     : std::vector<double>(std::begin(kHalves), std::end(kHalves));
+}
+const std::vector<double> kFiner(std::begin(kThirds), std::end(kThirds));
+
+std::int64_t columns(const kernels::Kernels& kernels, Tile tile) {
+  return std::int64_t{tile.vectors} * kernels.lanes;
+}
+
+// The number of rows up to which the algorithm for few rows wins, and what the two cost there.
+template <class Row>
+std::int64_t few_rows_limit(const Subject& subject, Row row, std::int64_t Row::* limit, const Row& by_default,
+                            const std::function<Shape(std::size_t)>& shape, const Effort& effort,
+                            const Report& report) {
+  constexpr std::int64_t kAlways = 8192;
+  const std::vector<std::size_t>& rows = few_rows();
+  std::vector<double> few, many;
+  for (const std::size_t n : rows) {
+    const Track track(subject, {shape(n)}, effort, report);
+    Row always = row, never = row;
+    always.*limit = kAlways;
+    never.*limit = 0;
+    const RaceResult result = track.race("few rows", subject, std::vector<Row>{always, never});
+    if (result.rounds == 0) return row.*limit;  // out of time
+    few.push_back(result.seconds[0][0]);
+    many.push_back(result.seconds[1][0]);
+  }
+  return static_cast<std::int64_t>(
+      crossover(rows, few, many, static_cast<std::size_t>(by_default.*limit)));
+}
+
+AttentionRow search_row(const Subject& subject, const AttentionRow& by_default, const Track& track,
+                        const Effort& effort, const Report& report) {
+  const kernels::Kernels& kernels = *subject.kernels;
+  AttentionRow best = by_default;
+  const auto blocks = [&](const std::string& name, const std::vector<double>& factors) {
+    Step<AttentionRow> step(by_default, best);
+    for (const double q : factors) {
+      for (const double kv : factors) {
+        AttentionRow row = best;
+        row.block_q = scaled(best.block_q, q, columns(kernels, best.tile));
+        row.block_kv = scaled(best.block_kv, kv, 16);
+        step(row);
+      }
+    }
+    best = step.winner(track, name, subject);
+  };
+  blocks("blocks", first_factors(effort));
+
+  Step<AttentionRow> tiles(by_default, best);
+  for (int i = 0; i < kernels.n_tiles; ++i) {
+    AttentionRow row = best;
+    row.tile = {kernels.tiles[i].rows, kernels.tiles[i].vectors};
+    tiles(row);
+    // A panel is as wide as its tile: the scores of a block take the same place in L1 with more or fewer keys.
+    row.block_kv = scaled(best.block_kv, double(best.tile.vectors) / row.tile.vectors, 16);
+    tiles(row);
+  }
+  best = tiles.winner(track, "register tile", subject);
+
+  blocks("blocks, finer", kFiner);
+  best.short_rows = few_rows_limit<AttentionRow>(
+      subject, best, &AttentionRow::short_rows, by_default,
+      [&](std::size_t rows) { return attention_with_rows(rows, subject.head_size); }, effort, report);
+  return best;
+}
+
+GemmRow search_row(const Subject& subject, const GemmRow& by_default, const Track& track,
+                   const Effort& effort, const Report& report) {
+  const kernels::Kernels& kernels = *subject.kernels;
+  GemmRow best = by_default;
+  Step<GemmRow> tiles(by_default, best);
+  for (int i = 0; i < kernels.n_tiles; ++i) {
+    GemmRow row = best;
+    row.tile = {kernels.tiles[i].rows, kernels.tiles[i].vectors};
+    tiles(row);
+    row.block_k = scaled(best.block_k, double(best.tile.vectors) / row.tile.vectors, 16);
+    tiles(row);
+  }
+  best = tiles.winner(track, "register tile", subject);
+
+  const auto blocks = [&](const std::string& name, const std::vector<double>& factors) {
+    Step<GemmRow> depth(by_default, best);
+    for (const double k : factors) {
+      for (const double m : factors) {
+        GemmRow row = best;
+        row.block_k = scaled(best.block_k, k, 16);
+        row.block_m = scaled(best.block_m, m, best.tile.rows);
+        depth(row);
+      }
+    }
+    best = depth.winner(track, name, subject);
+    Step<GemmRow> width(by_default, best);
+    for (const double n : factors) {
+      GemmRow row = best;
+      row.block_n = scaled(best.block_n, n, columns(kernels, best.tile));
+      width(row);
+    }
+    best = width.winner(track, name, subject);
+  };
+  blocks("blocks", first_factors(effort));
+  blocks("blocks, finer", kFiner);
+  best.direct_rows = few_rows_limit<GemmRow>(
+      subject, best, &GemmRow::direct_rows, by_default,
+      [](std::size_t rows) { return gemm_with_rows(rows); }, effort, report);
+  return best;
+}
+
+// The problems with so few rows that the two rows of the config choose different algorithms for them.
+template <class Row>
+std::vector<Shape> disputed(std::int64_t Row::* limit, const Row& a, const Row& b,
+                            const std::function<Shape(std::size_t)>& shape) {
+  std::vector<Shape> shapes;
+  for (const std::size_t rows : few_rows()) {
+    const auto n = static_cast<std::int64_t>(rows);
+    if ((n <= a.*limit) != (n <= b.*limit)) shapes.push_back(shape(rows));
+  }
+  return shapes;
+}
+
+// Search, then two duels against the default: a row must win both.
+template <class Row>
+Found search_and_confirm(const Subject& subject, const Row& by_default, std::vector<Shape> shapes,
+                         std::int64_t Row::* limit, const std::function<Shape(std::size_t)>& few,
+                         const Effort& effort, const Report& report) {
+  // A third of the time is for the duels.
+  Effort searching = effort;
+  searching.deadline -= std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+      std::chrono::duration<double>(effort.left() / 3));
+  const Track track(subject, shapes, searching, report);
+  const Row best = search_row(subject, by_default, track, searching, report);
+  if (best == by_default) return {"", 1, "nothing was faster than the default"};
+
+  for (const Shape& shape : disputed<Row>(limit, by_default, best, few)) shapes.push_back(shape);
+  const Track again(subject, shapes, effort, report);
+  double gain = 0;
+  for (int i = 0; i < 2; ++i) {
+    const Duel duel = again.duel(text_of(subject, by_default), text_of(subject, best));
+    if (duel.rounds < 2) return {"", 1, "the time was too short to be sure"};
+    if (duel.gain() < kMargin) return {"", 1, "nothing beat the default by 2 % twice"};
+    if (duel.loses_anywhere()) return {"", 1, "what was faster on most problems was slower on one"};
+    gain = i == 0 ? duel.gain() : std::min(gain, duel.gain());
+  }
+  return {text_of(subject, best), gain, "won"};
+}
+
+}  // namespace
+
+std::string Subject::name() const {
+  const std::string target = kernels->target;
+  return head_size == 0 ? "gemm " + target : "attention " + target + " d=" + std::to_string(head_size);
+}
+
+std::string Subject::default_text() const {
+  const Caches& caches = config::machine_caches();
+  return head_size == 0
+             ? text_of(*this, config::default_gemm_row(caches, registers_of(*kernels)))
+             : text_of(*this, config::default_attention_row(caches, registers_of(*kernels), head_size));
+}
+
+Found search(const Subject& subject, const Effort& effort, const Report& report) {
+  set_target(subject.kernels->target);
+  const Caches& caches = config::machine_caches();
+  const config::Registers registers = registers_of(*subject.kernels);
+  if (subject.head_size == 0) {
+    return search_and_confirm<GemmRow>(
+        subject, config::default_gemm_row(caches, registers), gemm_search(), &GemmRow::direct_rows,
+        [](std::size_t rows) { return gemm_with_rows(rows); }, effort, report);
+  }
+  return search_and_confirm<AttentionRow>(
+      subject, config::default_attention_row(caches, registers, subject.head_size),
+      attention_search(subject.head_size), &AttentionRow::short_rows,
+      [&](std::size_t rows) { return attention_with_rows(rows, subject.head_size); }, effort, report);
+}
+
+}  // namespace rapt::tune
