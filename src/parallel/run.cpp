@@ -45,13 +45,14 @@ void run(const tiles::GemmPlan& plan, const Executor* wanted) {
   float* shared = memory.data();
   float* workspace = shared + plan.shared_workspace;
   for (Index first = 0; first < plan.units; first += plan.wave_units) {
-    const Index units = std::min(plan.wave_units, plan.units - first);
+    const tiles::Wave wave{first, std::min(plan.wave_units, plan.units - first)};
     if (plan.algorithm->pack != nullptr) {
-      for_each(executor, units, [&](Index place, int) { plan.algorithm->pack(plan, first + place, place, shared); });
+      for_each(executor, plan.algorithm->pack_tasks(plan, wave),
+               [&](Index task, int) { plan.algorithm->pack(plan, wave, task, shared); });
     }
-    for_each(executor, units * plan.row_blocks, [&](Index task, int worker) {
-      const Index place = task / plan.row_blocks;
-      plan.algorithm->run(plan, first + place, place, task % plan.row_blocks, shared, workspace + worker * plan.workspace);
+    for_each(executor, wave.count * plan.row_blocks, [&](Index task, int worker) {
+      plan.algorithm->run(plan, wave, wave.first + task / plan.row_blocks, task % plan.row_blocks, shared,
+                          workspace + worker * plan.workspace);
     });
   }
 }

@@ -12,6 +12,9 @@ namespace rapt::problem {
 // Offsets stay this far from the ends of int64, so that sums of a few of them cannot overflow.
 inline constexpr std::int64_t kMaxOffset = std::int64_t{1} << 60;
 
+// Products of hostile extents and strides. (The keyword is for -Wpedantic.)
+__extension__ using Wide = __int128;
+
 inline std::string batch_name(int i) { return "batch " + std::to_string(i); }
 
 // One axis at a time: extents are not negative, the element count and the furthest offset fit.
@@ -22,8 +25,8 @@ class Range {
   void axis(const std::string& name, std::int64_t extent, std::int64_t stride) {
     if (extent < 0) fail(ErrorCode::extent_range, {name, view_, extent, std::int64_t{0}, kMaxOffset});
     // A stride may be anything where it is never taken.
-    const __int128 steps = extent > 0 ? extent - 1 : 0;
-    const __int128 magnitude = stride < 0 ? -static_cast<__int128>(stride) : static_cast<__int128>(stride);
+    const Wide steps = extent > 0 ? extent - 1 : 0;
+    const Wide magnitude = stride < 0 ? -static_cast<Wide>(stride) : static_cast<Wide>(stride);
     reach_ += steps * (steps > 0 ? magnitude : 0) * bytes_;
     count_ *= extent;
     positive_ *= extent > 0 ? extent : 1;
@@ -33,7 +36,7 @@ class Range {
 
  private:
   const char* view_;
-  __int128 bytes_, reach_ = 0, count_ = 1, positive_ = 1;
+  Wide bytes_, reach_ = 0, count_ = 1, positive_ = 1;
 };
 
 template <class T, class... Axes>

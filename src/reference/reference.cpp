@@ -12,11 +12,6 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
-template <class Real>
-double Problem<Real>::scale() const {
-  return options.scale ? *options.scale : 1 / std::sqrt(static_cast<double>(q.template extent<DepthK>()));
-}
-
 // Steps 1 to 3. A softcap will stand between 1 and 3, ALiBi beside the bias.
 template <class Real>
 double score(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) {

@@ -14,6 +14,8 @@
 // Inputs were already checked. Functions take one batch element, that is views without batch axes.
 #pragma once
 
+#include <cmath>
+
 #include "rapt/rapt.hpp"
 #include "reference/named.hpp"
 
@@ -37,7 +39,9 @@ struct Problem {
   At<KvHead> kv_head(At<Head> h) const {
     return {h.value / (q.template extent<Head>() / k.template extent<KvHead>())};
   }
-  double scale() const;
+  double scale() const {
+    return options.scale ? *options.scale : 1 / std::sqrt(static_cast<double>(q.template extent<DepthK>()));
+  }
   std::int64_t q_offset() const { return options.q_offset.value_or(keys().extent - queries().extent); }
 };
 

@@ -37,36 +37,30 @@ void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, In
   plan.wave_units = plan.units;
 }
 
-namespace {
-
 // Rows of a whose distance is a multiple of 1 KiB fall into a few sets of the L1 cache and evict each other.
 bool a_in_place(const GemmProblem& p) {
-  return p.a.row_stride == 1 || (p.a.column_stride == 1 && p.a.row_stride % 256 != 0);
+  return p.a.row_stride == 1 || p.m == 1 || (p.a.column_stride == 1 && p.a.row_stride % 256 != 0);
 }
 
 // Room between the copied rows, for the same reason.
 Index copy_row(Index k_count) { return (k_count + 15) / 16 * 16 + 16; }
 
-}  // namespace
-
-Index a_copy_floats(const GemmPlan& plan, Index rows, Index k_count) {
-  return a_in_place(plan.problem) ? 0 : rows * copy_row(k_count);
+Operand place_a(const GemmProblem& p, const GemmBlock& block, Index k_begin) {
+  return {p.batch.element(p.a, block.batch) + block.row * p.a.row_stride + k_begin * p.a.column_stride, p.a.row_stride,
+          p.a.column_stride};
 }
 
-Operand read_a(const GemmPlan& plan, const GemmBlock& block, Index k_begin, Index k_count, float* copy) {
-  const GemmProblem& p = plan.problem;
-  const float* from = p.batch.element(p.a, block.batch) + block.row * p.a.row_stride + k_begin * p.a.column_stride;
-  if (a_in_place(p)) return {from, p.a.row_stride, p.a.column_stride};
+void copy_a(const GemmProblem& p, const GemmBlock& block, Index k_begin, Index k_count, float* copy) {
+  const Operand from = place_a(p, block, k_begin);
   const Index row = copy_row(k_count);
   for (Index r = 0; r < block.rows; ++r) {
-    const float* source = from + r * p.a.row_stride;
-    if (p.a.column_stride == 1) {
+    const float* source = from.data + r * from.row;
+    if (from.inner == 1) {
       std::memcpy(copy + r * row, source, static_cast<std::size_t>(k_count) * sizeof(float));
     } else {
-      for (Index x = 0; x < k_count; ++x) copy[r * row + x] = source[x * p.a.column_stride];
+      for (Index x = 0; x < k_count; ++x) copy[r * row + x] = source[x * from.inner];
     }
   }
-  return {copy, row, 1};
 }
 
 void finish_block(const GemmPlan& plan, const GemmBlock& block) {

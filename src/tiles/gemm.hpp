@@ -22,7 +22,13 @@ struct GemmProblem {
 
 struct GemmAlgorithm;
 
-// Cut into tasks in up to two phases a wave: packing panels of b, then tiles of c. Waves bound the memory.
+// Part of a product that is computed at once: units [first, first + count). A unit is a block of columns of one
+// batch element. Waves bound the memory for packed operands.
+struct Wave {
+  Index first, count;
+};
+
+// Cut into tasks in up to two phases a wave: packing operands, then blocks of c.
 struct GemmPlan {
   GemmProblem problem;
   const kernels::Kernels* kernels = nullptr;
@@ -30,9 +36,9 @@ struct GemmPlan {
   const GemmAlgorithm* algorithm = nullptr;
   Index block_m = 0, block_n = 0, block_k = 0;
   Index row_blocks = 0, column_blocks = 0;  // of one batch element
-  Index units = 0;           // batch elements x column_blocks
-  Index wave_units = 0;      // units of one wave
-  Index shared_workspace = 0;  // floats for all workers: packed b, a multiple of 16
+  Index units = 0;             // batch elements x column_blocks
+  Index wave_units = 0;        // units of one wave
+  Index shared_workspace = 0;  // floats for all workers: packed operands, a multiple of 16
   Index workspace = 0;         // floats that one worker needs, a multiple of 16
 };
 
@@ -45,10 +51,11 @@ struct GemmAlgorithm {
   const char* name;
   const char* (*refuse)(const GemmProblem&, const GemmBlocks&);  // null, or why not
   void (*cut)(GemmPlan&, const GemmBlocks&);
-  // Phase 1: packs unit `unit` of the wave into its part of `shared`. Null: no such phase.
-  void (*pack)(const GemmPlan&, Index unit, Index place, float* shared);
+  // Phase 1: packs operands of the wave into `shared`, in so many tasks. Null: no such phase.
+  Index (*pack_tasks)(const GemmPlan&, Wave);
+  void (*pack)(const GemmPlan&, Wave, Index task, float* shared);
   // Phase 2: one block of rows of one unit.
-  void (*run)(const GemmPlan&, Index unit, Index place, Index row_block, const float* shared, float* workspace);
+  void (*run)(const GemmPlan&, Wave, Index unit, Index row_block, const float* shared, float* workspace);
 };
 
 extern const GemmAlgorithm kGemmDot;
@@ -67,14 +74,18 @@ GemmBlock block_of(const GemmPlan& plan, Index unit, Index row_block);
 // enough that there is work for many: at least 16 blocks where each keeps a million multiplications.
 void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step);
 
-// a[block.row ..., k_begin ...] so that one of its strides is 1 and rows do not fall into the same cache sets:
-// in place, or in `copy` [rows, copy_row].
+// a[block.row ..., k_begin ...], whose element [r, x] is at data[r * row + x * inner]; one of the strides is 1.
 struct Operand {
   const float* data;
   Index row, inner;
 };
-Operand read_a(const GemmPlan& plan, const GemmBlock& block, Index k_begin, Index k_count, float* copy);
-Index a_copy_floats(const GemmPlan& plan, Index rows, Index k_count);
+
+// In place, where a's strides allow it and its rows do not fall into the same cache sets; else a copy of these
+// columns of a, whose rows are copy_row(k_count) apart.
+bool a_in_place(const GemmProblem& p);
+Index copy_row(Index k_count);
+Operand place_a(const GemmProblem& p, const GemmBlock& block, Index k_begin);
+void copy_a(const GemmProblem& p, const GemmBlock& block, Index k_begin, Index k_count, float* copy);
 
 // bias and activation on a finished block.
 void finish_block(const GemmPlan& plan, const GemmBlock& block);

@@ -14,7 +14,7 @@ constexpr Index kSlice = 64;
 struct Buffers {
   float *a_copy, *beta, *scratch;  // [rows, block_k], [kMaxColumns], of the product
   Buffers(const GemmPlan& plan, Workspace& workspace) {
-    a_copy = workspace.floats(a_copy_floats(plan, plan.block_m, plan.block_k));
+    a_copy = workspace.floats(a_in_place(plan.problem) ? 0 : plan.block_m * copy_row(plan.block_k));
     beta = workspace.floats(kernels::kMaxColumns);
     scratch = workspace.floats(product_scratch(*plan.kernels, plan.block_k));
   }
@@ -35,7 +35,7 @@ void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   plan.workspace = count.used();
 }
 
-void run(const GemmPlan& plan, Index unit, Index, Index row_block, const float*, float* memory) {
+void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, float* memory) {
   const GemmProblem& p = plan.problem;
   Workspace workspace(memory);
   const Buffers buffers(plan, workspace);
@@ -47,7 +47,11 @@ void run(const GemmPlan& plan, Index unit, Index, Index row_block, const float*,
   Index x = 0;
   do {
     const Index slice = std::min(plan.block_k, p.k - x);
-    const Operand a = read_a(plan, block, x, slice, buffers.a_copy);
+    Operand a = place_a(p, block, x);
+    if (!a_in_place(p)) {
+      copy_a(p, block, x, slice, buffers.a_copy);
+      a = {buffers.a_copy, copy_row(slice), 1};
+    }
     product_in_place(*plan.kernels,
                      {.a = a.data, .a_row = a.row, .a_inner = a.inner, .b = b + x * p.b.row_stride, .b_inner = p.b.row_stride,
                       .c = c, .c_row = p.c.row_stride, .c_column = p.c.column_stride, .rows = block.rows, .inner = slice,
@@ -61,6 +65,6 @@ void run(const GemmPlan& plan, Index unit, Index, Index row_block, const float*,
 
 }  // namespace
 
-const GemmAlgorithm kGemmDirect = {"gemm_direct", refuse, cut, nullptr, run};
+const GemmAlgorithm kGemmDirect = {"gemm_direct", refuse, cut, nullptr, nullptr, run};
 
 }  // namespace rapt::tiles

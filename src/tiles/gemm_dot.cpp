@@ -21,7 +21,7 @@ void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   plan.block_k = plan.problem.k;
 }
 
-void run(const GemmPlan& plan, Index unit, Index, Index row_block, const float*, float*) {
+void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, float*) {
   const GemmProblem& p = plan.problem;
   const GemmBlock block = block_of(plan, unit, row_block);
   plan.kernels->dot_product({.a = p.batch.element(p.a, block.batch) + block.row * p.a.row_stride, .a_row = p.a.row_stride,
@@ -37,6 +37,6 @@ void run(const GemmPlan& plan, Index unit, Index, Index row_block, const float*,
 
 }  // namespace
 
-const GemmAlgorithm kGemmDot = {"gemm_dot", refuse, cut, nullptr, run};
+const GemmAlgorithm kGemmDot = {"gemm_dot", refuse, cut, nullptr, nullptr, run};
 
 }  // namespace rapt::tiles
