@@ -56,11 +56,13 @@ configure() {
   fi
   how="meson $(meson --version) CXX=${CXX:-} ${options[*]}"
   if [[ $(cat "$directory/how" 2>/dev/null) != "$how" ]]; then
-    rm -rf "$directory"
-    meson setup "$directory" "${options[@]}" >"$directory.log" 2>&1 || { cat "$directory.log"; exit 1; }
+    rm -rf "$directory" && mkdir -p "$directory"
+    meson setup "$directory" "${options[@]}" >"$directory/log" 2>&1 || { cat "$directory/log"; exit 1; }
     echo "$how" >"$directory/how"
   fi
 }
 
-# build <directory> [target...]
-build() { nice ninja -C "$1" --quiet "${@:2}"; }
+# build <directory> [target...]: silent unless it fails.
+build() {
+  nice ninja -C "$1" "${@:2}" >"$1/log" 2>&1 || { grep -v '^\[' "$1/log"; exit 1; }
+}
