@@ -1,0 +1,38 @@
+// A shape with its operands, ready to be run and checked.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "expected.hpp"
+#include "rapt/executor.hpp"
+#include "shapes.hpp"
+
+namespace rapt::bench {
+
+class Case {
+ public:
+  virtual ~Case() = default;
+
+  // One call of rapt.
+  virtual void run(const Executor& executor) = 0;
+
+  // Runs once on a result that was filled with NaN. Empty when it is then right, otherwise a
+  // sentence.
+  std::string check(const Executor& executor);
+
+  // The memory of K and V, for attention; nothing otherwise.
+  virtual std::span<const float> kv() const { return {}; }
+
+ protected:
+  virtual std::span<float> result() = 0;
+  virtual Expected expect() const = 0;
+
+ private:
+  Expected expected_;  // computed once: targets and threads share it
+};
+
+std::unique_ptr<Case> make_case(const Shape& shape);
+
+}  // namespace rapt::bench

@@ -1,0 +1,221 @@
+// Bounds: u = 2^-24. A sum of n products of magnitude S is off by at most g(n) S, where g is the
+// smaller of the proven n u and the probabilistic 6 sqrt(n) u (Higham and Mary 2019). A score that
+// is off by r makes its weight off by the factor e^r, that is by about r.
+#include "expected.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+namespace rapt::bench {
+namespace {
+
+constexpr double kU = 0x1p-24;
+constexpr double kExpError = 2 * kU;  // one ULP
+constexpr std::int64_t kBlockKv =
+    64;  // keys of one step of an online softmax: no fewer than this is sensible
+constexpr double kSecondOrder = 1.01;  // products of two errors
+
+double g(std::int64_t n) {
+  const double terms = static_cast<double>(n);
+  return std::min(terms * kU / (1 - terms * kU), 6 * std::sqrt(terms) * kU);
+}
+
+// Sums of an online softmax over n keys: the sum itself and one rescale per block.
+double g_softmax(std::int64_t n) {
+  const std::int64_t blocks = (n + kBlockKv - 1) / kBlockKv;
+  return g(n + blocks) + static_cast<double>(blocks) * (kExpError + 2 * kU);
+}
+
+// A few of n rows: the first, the last, and some between that lie at different places of a block.
+std::vector<std::int64_t> sample(std::int64_t n) {
+  std::vector<std::int64_t> rows = {0, n / 3 + 5, n / 2, 3 * n / 4 + 1, n - 2, n - 1};
+  std::erase_if(rows, [n](std::int64_t row) { return row < 0 || row >= n; });
+  std::sort(rows.begin(), rows.end());
+  rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+  return rows;
+}
+
+// Softmax of scores in place; on return r[j] is the error of p[j] relative to p[j], given the error
+// that r[j] had as that of the score.
+void softmax(std::vector<double>& s, std::vector<double>& r) {
+  const double max = *std::max_element(s.begin(), s.end());
+  double sum = 0;
+  for (std::size_t j = 0; j < s.size(); ++j) {
+    r[j] += 2 * kU * std::abs(s[j]) + kU * std::abs(s[j] - max) + kExpError;
+    sum += s[j] = std::exp(s[j] - max);
+  }
+  for (double& p : s) p /= sum;
+}
+
+}  // namespace
+
+Expected expected_gemm(const GemmSizes& sizes, const float* a, const float* b) {
+  Expected expected;
+  std::vector<double> c(static_cast<std::size_t>(sizes.n)), magnitude(c.size());
+  for (const std::int64_t row : sample(sizes.m)) {
+    std::fill(c.begin(), c.end(), 0.0);
+    std::fill(magnitude.begin(), magnitude.end(), 0.0);
+    for (std::int64_t x = 0; x < sizes.k; ++x) {
+      const double factor = a[row * sizes.k + x];
+      for (std::size_t column = 0; column < c.size(); ++column) {
+        const double product = factor * b[x * sizes.n + static_cast<std::int64_t>(column)];
+        c[column] += product;
+        magnitude[column] += std::abs(product);
+      }
+    }
+    for (std::size_t column = 0; column < c.size(); ++column) {
+      expected.push_back({row * sizes.n + static_cast<std::int64_t>(column), c[column],
+                          g(sizes.k + 2) * magnitude[column]});
+    }
+  }
+  return expected;
+}
+
+Expected expected_attention(const AttentionSizes& sizes, bool causal, const float* q,
+                            const float* k, const float* v) {
+  Expected expected;
+  const std::int64_t depth = sizes.depth;
+  const double scale = 1 / std::sqrt(static_cast<double>(depth));
+  for (const std::int64_t row : sample(sizes.batch * sizes.heads * sizes.seq_q)) {
+    const std::int64_t i = row % sizes.seq_q;
+    const std::int64_t head = row / sizes.seq_q % sizes.heads;
+    const std::int64_t batch = row / sizes.seq_q / sizes.heads;
+    const std::int64_t kv_head = head / (sizes.heads / sizes.kv_heads);
+    const std::int64_t keys = causal ? i + 1 + sizes.seq_kv - sizes.seq_q : sizes.seq_kv;
+    const float* q_i = q + row * depth;
+    const float* k_head = k + (batch * sizes.kv_heads + kv_head) * sizes.seq_kv * depth;
+    const float* v_head = v + (batch * sizes.kv_heads + kv_head) * sizes.seq_kv * depth;
+
+    std::vector<double> p(static_cast<std::size_t>(keys)), r(p.size());
+    for (std::int64_t j = 0; j < keys; ++j) {
+      double dot = 0, magnitude = 0;
+      for (std::int64_t d = 0; d < depth; ++d) {
+        const double product = static_cast<double>(q_i[d]) * k_head[j * depth + d];
+        dot += product;
+        magnitude += std::abs(product);
+      }
+      p[static_cast<std::size_t>(j)] = scale * dot;
+      r[static_cast<std::size_t>(j)] = scale * g(depth + 2) * magnitude;
+    }
+    softmax(p, r);
+
+    for (std::int64_t d = 0; d < depth; ++d) {
+      double out = 0, magnitude = 0, moved = 0, sum_error = 0;
+      for (std::int64_t j = 0; j < keys; ++j) {
+        const std::size_t at = static_cast<std::size_t>(j);
+        const double product = p[at] * v_head[j * depth + d];
+        out += product;
+        magnitude += std::abs(product);
+        moved += r[at] * std::abs(product);
+        sum_error += r[at] * p[at];
+      }
+      const double bound = moved + std::abs(out) * sum_error +
+                           g_softmax(keys) * (magnitude + std::abs(out)) + 3 * kU * std::abs(out);
+      expected.push_back({row * depth + d, out, kSecondOrder * bound});
+    }
+  }
+  return expected;
+}
+
+// No key and no value is computed: q_i . (x_j w_k) = (w_k q_i) . x_j, and sum_j p_j (x_j w_v) is
+// (sum_j p_j x_j) w_v. Names ending in _size are the same sums of absolute values.
+Expected expected_layer(const LayerSizes& sizes, const float* tokens, const LayerWeights& weights) {
+  Expected expected;
+  const std::int64_t e_n = sizes.embedding, depth = sizes.depth, seq = sizes.seq;
+  const double scale = 1 / std::sqrt(static_cast<double>(depth));
+  const double g_project = g(e_n + 2);
+  using Row = std::vector<double>;
+  const auto zeros = [](std::int64_t n) { return Row(static_cast<std::size_t>(n)); };
+
+  for (const std::int64_t row : sample(sizes.batch * seq)) {
+    const float* x = tokens + row / seq * seq * e_n;  // [seq, embedding] of this batch element
+    const float* x_i = tokens + row * e_n;
+    Row result = zeros(e_n), bound = zeros(e_n);
+    for (std::int64_t head = 0; head < sizes.heads; ++head) {
+      const double* w_q = weights.q + head * e_n * depth;
+      const double* w_k = weights.k + head * e_n * depth;
+      const double* w_v = weights.v + head * e_n * depth;
+      const double* w_o = weights.output + head * depth * e_n;
+
+      Row q = zeros(depth), q_size = zeros(depth);
+      for (std::int64_t e = 0; e < e_n; ++e) {
+        for (std::int64_t d = 0; d < depth; ++d) {
+          const double product = x_i[e] * w_q[e * depth + d];
+          q[static_cast<std::size_t>(d)] += product;
+          q_size[static_cast<std::size_t>(d)] += std::abs(product);
+        }
+      }
+      Row wq = zeros(e_n), wq_size = zeros(e_n);  // w_k q_i
+      for (std::int64_t e = 0; e < e_n; ++e) {
+        for (std::int64_t d = 0; d < depth; ++d) {
+          wq[static_cast<std::size_t>(e)] += w_k[e * depth + d] * q[static_cast<std::size_t>(d)];
+          wq_size[static_cast<std::size_t>(e)] +=
+              std::abs(w_k[e * depth + d]) * q_size[static_cast<std::size_t>(d)];
+        }
+      }
+      Row p = zeros(seq), r = zeros(seq);
+      for (std::int64_t j = 0; j < seq; ++j) {
+        double dot = 0, size = 0;
+        for (std::int64_t e = 0; e < e_n; ++e) {
+          dot += x[j * e_n + e] * wq[static_cast<std::size_t>(e)];
+          size += std::abs(x[j * e_n + e]) * wq_size[static_cast<std::size_t>(e)];
+        }
+        p[static_cast<std::size_t>(j)] = scale * dot;
+        r[static_cast<std::size_t>(j)] = scale * (2 * g_project + g(depth + 2)) * size;
+      }
+      softmax(p, r);
+
+      Row px = zeros(e_n), px_size = zeros(e_n), px_moved = zeros(e_n);  // sum_j p_j x_j
+      double sum_error = 0;
+      for (std::int64_t j = 0; j < seq; ++j) {
+        const double p_j = p[static_cast<std::size_t>(j)], r_j = r[static_cast<std::size_t>(j)];
+        sum_error += p_j * r_j;
+        for (std::int64_t e = 0; e < e_n; ++e) {
+          const double product = p_j * x[j * e_n + e];
+          px[static_cast<std::size_t>(e)] += product;
+          px_size[static_cast<std::size_t>(e)] += std::abs(product);
+          px_moved[static_cast<std::size_t>(e)] += r_j * std::abs(product);
+        }
+      }
+      for (std::int64_t d = 0; d < depth; ++d) {
+        double out = 0, size = 0, moved = 0;
+        for (std::int64_t e = 0; e < e_n; ++e) {
+          const double w = w_v[e * depth + d];
+          out += px[static_cast<std::size_t>(e)] * w;
+          size += px_size[static_cast<std::size_t>(e)] * std::abs(w);
+          moved += px_moved[static_cast<std::size_t>(e)] * std::abs(w);
+        }
+        const double out_error = moved + std::abs(out) * sum_error +
+                                 (g_softmax(seq) + g_project) * (size + std::abs(out));
+        for (std::int64_t e = 0; e < e_n; ++e) {
+          const double w = w_o[d * e_n + e];
+          result[static_cast<std::size_t>(e)] += out * w;
+          bound[static_cast<std::size_t>(e)] +=
+              (out_error + g(sizes.heads * depth + 2) * std::abs(out)) * std::abs(w);
+        }
+      }
+    }
+    for (std::int64_t e = 0; e < e_n; ++e) {
+      expected.push_back({row * e_n + e, result[static_cast<std::size_t>(e)],
+                          kSecondOrder * bound[static_cast<std::size_t>(e)]});
+    }
+  }
+  return expected;
+}
+
+std::string compare(const Expected& expected, std::span<const float> result) {
+  for (const ExpectedElement& element : expected) {
+    const double got = result[static_cast<std::size_t>(element.at)];
+    if (!(std::abs(got - element.value) <= element.bound)) {  // NaN is wrong too
+      char sentence[160];
+      std::snprintf(sentence, sizeof sentence,
+                    "element %lld of the result is %.9g, and should be %.9g within %.2g",
+                    static_cast<long long>(element.at), got, element.value, element.bound);
+      return sentence;
+    }
+  }
+  return {};
+}
+
+}  // namespace rapt::bench

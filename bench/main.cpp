@@ -1,0 +1,271 @@
+// rapt-bench: every operation on every shape, for the ISA targets and thread counts that are asked
+// for. See bench/README.md for what each number means.
+#include <benchmark/benchmark.h>
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "cases.hpp"
+#include "peak.hpp"
+#include "rapt/rapt.hpp"
+#include "shapes.hpp"
+#include "threads.hpp"
+
+namespace {
+
+using namespace rapt::bench;
+using Clock = std::chrono::steady_clock;
+
+struct Options {
+  std::vector<std::string> isa = {"best"};
+  std::vector<std::string> threads = {"1", "all"};
+  std::vector<std::string> shapes;  // names must contain one of these; all when empty
+  std::string shape_list = RAPT_SHAPES_FILE;
+  std::string config;  // a config header to load
+  bool every_shape = false;
+};
+
+bool g_failed = false;
+
+// The operands of one shape at a time: they can be large, and benchmarks of a shape follow one
+// another.
+Case& case_of(const Shape& shape) {
+  static std::string name;
+  static std::unique_ptr<Case> made;
+  if (name != shape.name) {
+    made.reset();
+    made = make_case(shape);
+    name = shape.name;
+  }
+  return *made;
+}
+
+// The limits that a result is judged by, measured in between its iterations.
+class Limits {
+ public:
+  Limits(const Shape& shape, Case& which, const std::string& target, int threads)
+      : fma_(Meter::fma(target, threads)) {
+    if (shape.operation == Operation::decode) read_ = Meter::read(target, threads, which.kv());
+  }
+  void measure(double seconds) {
+    fma_.measure(seconds);
+    if (read_) read_->measure(seconds);
+  }
+  double gflops() const { return fma_.best(); }
+  double gbytes() const { return read_ ? read_->best() : 0; }
+
+ private:
+  Meter fma_;
+  std::optional<Meter> read_;
+};
+
+double seconds_of(Case& which, const rapt::Executor& executor) {
+  const Clock::time_point start = Clock::now();
+  which.run(executor);
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+void time_case(benchmark::State& state, const Shape& shape, const std::string& target,
+               int threads) {
+  constexpr double kBetweenLimits = 0.05;  // seconds of work between two looks at the limits
+  rapt::set_target(target);
+  Case& which = case_of(shape);
+  Limits limits(shape, which, target, threads);
+  std::vector<double> seconds;
+
+  on_threads(threads, [&](const rapt::Executor& executor) {
+    const std::string wrong = which.check(executor);
+    if (!wrong.empty()) {
+      g_failed = true;
+      state.SkipWithError(wrong.c_str());
+      return;
+    }
+    limits.measure(0.01);
+    seconds.push_back(
+        seconds_of(which, executor));  // all is warm, but of small cases: a run like others
+    double until_limits = kBetweenLimits;
+    for ([[maybe_unused]] auto _ : state) {
+      seconds.push_back(seconds_of(which, executor));
+      state.SetIterationTime(seconds.back());
+      until_limits -= seconds.back();
+      if (until_limits < 0) {
+        limits.measure(0.001);
+        seconds_of(which, executor);  // what the limits pushed out of the caches comes back
+        until_limits = kBetweenLimits;
+      }
+    }
+    limits.measure(0.01);
+  });
+  if (state.error_occurred()) return;
+
+  std::sort(seconds.begin(), seconds.end());
+  const double best = seconds.front();
+  const double median = seconds[seconds.size() / 2];
+  const double gflops = shape.flops() / best * 1e-9;
+  state.counters["GFLOP/s"] = gflops;
+  state.counters["median"] = shape.flops() / median * 1e-9;
+  state.counters["peak"] = limits.gflops();
+  state.counters["share"] = gflops / limits.gflops();
+  state.counters["flop/byte"] = shape.flops() / shape.bytes();
+  if (shape.operation == Operation::decode) {
+    const double gbytes = shape.kv_bytes() / best * 1e-9;
+    // Each byte of K and V costs flops of its own: where these take longer than reading, they are
+    // the limit.
+    const double fma_bound = limits.gflops() * shape.kv_bytes() / shape.flops();
+    state.counters["GB/s"] = gbytes;
+    state.counters["read"] = limits.gbytes();
+    state.counters["read_share"] = gbytes / limits.gbytes();
+    state.counters["bound_share"] = gbytes / std::min(limits.gbytes(), fma_bound);
+  }
+}
+
+std::vector<std::string> wanted_targets(const Options& options) {
+  const std::vector<std::string> known = rapt::targets();
+  std::vector<std::string> wanted;
+  for (const std::string& name : options.isa) {
+    if (name == "all") return known;
+    if (name == "best") {
+      wanted.push_back(known.front());
+      continue;
+    }
+    rapt::set_target(name);  // throws a sentence that lists what there is
+    wanted.push_back(name);
+  }
+  return wanted;
+}
+
+std::vector<int> wanted_threads(const Options& options) {
+  std::vector<int> wanted;
+  for (const std::string& count : options.threads) {
+    const int n = count == "all" ? rapt::default_executor().workers() : std::atoi(count.c_str());
+    if (n < 1)
+      throw std::invalid_argument("--threads takes numbers and 'all', not '" + count + "'");
+    if (std::find(wanted.begin(), wanted.end(), n) == wanted.end()) wanted.push_back(n);
+  }
+  return wanted;
+}
+
+bool is_wanted(const Shape& shape, const Options& options) {
+  if (options.shapes.empty()) return true;
+  return std::any_of(options.shapes.begin(), options.shapes.end(), [&](const std::string& part) {
+    return shape.name.find(part) != std::string::npos;
+  });
+}
+
+// Shapes outermost: their operands are made once, and targets are compared within the same seconds.
+int register_benchmarks(const Options& options) {
+  const std::vector<std::string> targets = wanted_targets(options);
+  const std::vector<int> threads = wanted_threads(options);
+  int registered = 0;
+  for (const Shape& shape : read_shapes(options.shape_list)) {
+    if (!is_wanted(shape, options)) continue;
+    for (const std::string& target : targets) {
+      const bool best = target == targets.front();
+      if (!best && !options.every_shape && !shape.has("isa")) continue;
+      for (const int n : threads) {
+        const std::string name = shape.name + "/" + target + "/threads:" + std::to_string(n);
+        benchmark::RegisterBenchmark(
+            name.c_str(),
+            [shape, target, n](benchmark::State& state) { time_case(state, shape, target, n); })
+            ->UseManualTime()
+            ->Unit(benchmark::kMicrosecond);
+        ++registered;
+      }
+    }
+  }
+  return registered;
+}
+
+std::string read_file(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) throw std::runtime_error(path + ": cannot be read");
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+std::string cpu_model() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  }
+  return "unknown";
+}
+
+template <class List>
+std::string joined(const List& list) {
+  std::string text;
+  for (const auto& item : list) text += (text.empty() ? "" : ", ") + std::string(item);
+  return text;
+}
+
+void add_context(const Options& options) {
+  benchmark::AddCustomContext("cpu", cpu_model());
+  benchmark::AddCustomContext("targets", joined(rapt::targets()));
+  benchmark::AddCustomContext("all_threads", std::to_string(rapt::default_executor().workers()));
+  benchmark::AddCustomContext("config", options.config.empty() ? "as built" : options.config);
+  benchmark::AddCustomContext("compiler", __VERSION__);
+}
+
+// Google Benchmark reads its own flags from these; what the user gave comes last and wins.
+void initialize_benchmark(const char* program, const std::vector<std::string>& flags) {
+  std::vector<std::string> words = {program, "--benchmark_min_time=0.15",
+                                    "--benchmark_counters_tabular=true"};
+  words.insert(words.end(), flags.begin(), flags.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  int argc = static_cast<int>(words.size());
+  benchmark::Initialize(&argc, argv.data());
+  if (argc > 1) throw std::invalid_argument("no option is called " + std::string(argv[1]));
+}
+
+int run(int argc, char** argv) {
+  Options options;
+  CLI::App app(
+      "Times rapt's operations, and the limits of the machine beside them. Every result is checked "
+      "before "
+      "it is timed. All --benchmark_... options of Google Benchmark work as well.");
+  app.add_option("--isa", options.isa, "ISA targets: names, 'best' or 'all'")->delimiter(',');
+  app.add_option("--threads", options.threads, "thread counts: numbers and 'all'")->delimiter(',');
+  app.add_option("--shapes", options.shapes, "only shapes whose names contain one of these words");
+  app.add_flag("--every-shape", options.every_shape,
+               "every shape for every target, not only those tagged 'isa'");
+  app.add_option("--shape-list", options.shape_list, "the list of shapes")->capture_default_str();
+  app.add_option("--config", options.config,
+                 "config header to use in place of the one compiled in");
+  app.allow_extras();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  }
+  initialize_benchmark(argv[0], app.remaining());
+  if (!options.config.empty()) rapt::load_config(read_file(options.config));
+  if (register_benchmarks(options) == 0) throw std::invalid_argument("no shape is called so");
+  add_context(options);
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return g_failed ? 1 : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "rapt-bench: %s\n", error.what());
+    return 2;
+  }
+}
