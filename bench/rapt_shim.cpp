@@ -1,0 +1,209 @@
+// What the Python peers need of rapt, as plain C: rapt's operations and any cblas_sgemm under the
+// same stopwatch, the limits of the machine, and the check of a result. Used by bench/peers through
+// ctypes; no part of the library, and its names may change at any time.
+//
+// Functions that can fail return null on success and otherwise a sentence that is valid until the
+// next call. A timing function runs once untimed, then until `budget` seconds are over or
+// `capacity` runs are done, at least once; it writes the seconds of each run and returns their
+// number, or -1 (see rapt_bench_error).
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "expected.hpp"
+#include "peak.hpp"
+#include "rapt/rapt.hpp"
+#include "threads.hpp"
+
+namespace {
+
+using rapt::bench::AttentionSizes;
+using rapt::bench::GemmSizes;
+using rapt::bench::LayerSizes;
+using rapt::bench::LayerWeights;
+using Clock = std::chrono::steady_clock;
+
+std::string g_error;
+
+struct Stopwatch {
+  double budget;
+  double* seconds;
+  std::int64_t capacity;
+};
+
+double since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+template <class Run>
+std::int64_t time_runs(const Stopwatch& watch, Run run) {
+  run();
+  std::int64_t runs = 0;
+  const Clock::time_point begin = Clock::now();
+  do {
+    const Clock::time_point start = Clock::now();
+    run();
+    watch.seconds[runs++] = since(start);
+  } while (runs < watch.capacity && since(begin) < watch.budget);
+  return runs;
+}
+
+// Exceptions end here: the caller is C.
+template <class Work>
+std::int64_t guarded(Work work) {
+  try {
+    return work();
+  } catch (const std::exception& error) {
+    g_error = error.what();
+    return -1;
+  }
+}
+
+template <class Expect>
+const char* check(Expect expect, const float* result, std::int64_t size) {
+  if (guarded([&] {
+        g_error = rapt::bench::compare(expect(), {result, static_cast<std::size_t>(size)});
+        return std::int64_t{0};
+      }) == 0 &&
+      g_error.empty()) {
+    return nullptr;
+  }
+  return g_error.c_str();
+}
+
+using Sgemm = void (*)(int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
+                       const float* a, int lda, const float* b, int ldb, float beta, float* c,
+                       int ldc);
+
+}  // namespace
+
+#define RAPT_SHIM extern "C" __attribute__((visibility("default")))
+
+RAPT_SHIM const char* rapt_bench_error() { return g_error.c_str(); }
+
+RAPT_SHIM const char* rapt_bench_target() {
+  static std::string name;
+  name = rapt::target();
+  return name.c_str();
+}
+
+RAPT_SHIM int rapt_bench_all_threads() { return rapt::default_executor().workers(); }
+
+// Limits, measured for about `seconds`: GFLOP/s of multiply-adds of rapt's target, GB/s of reading.
+RAPT_SHIM double rapt_bench_fma_gflops(int threads, double seconds) {
+  rapt::bench::Meter meter = rapt::bench::Meter::fma(rapt::target(), threads);
+  meter.measure(seconds);
+  return meter.best();
+}
+
+RAPT_SHIM double rapt_bench_read_gbytes(int threads, const float* data, std::int64_t size,
+                                        double seconds) {
+  rapt::bench::Meter meter =
+      rapt::bench::Meter::read(rapt::target(), threads, {data, static_cast<std::size_t>(size)});
+  meter.measure(seconds);
+  return meter.best();
+}
+
+// Checks of a result that anyone computed.
+RAPT_SHIM const char* rapt_bench_check_gemm(const GemmSizes* s, const float* a, const float* b,
+                                            const float* c) {
+  return check([&] { return rapt::bench::expected_gemm(*s, a, b); }, c, s->m * s->n);
+}
+
+RAPT_SHIM const char* rapt_bench_check_attention(const AttentionSizes* s, int causal,
+                                                 const float* q, const float* k, const float* v,
+                                                 const float* out) {
+  return check([&] { return rapt::bench::expected_attention(*s, causal != 0, q, k, v); }, out,
+               s->batch * s->heads * s->seq_q * s->depth);
+}
+
+RAPT_SHIM const char* rapt_bench_check_layer(const LayerSizes* s, const float* tokens,
+                                             const LayerWeights* weights, const float* result) {
+  return check([&] { return rapt::bench::expected_layer(*s, tokens, *weights); }, result,
+               s->batch * s->seq * s->embedding);
+}
+
+RAPT_SHIM std::int64_t rapt_bench_time_gemm(const GemmSizes* s, const float* a, const float* b,
+                                            float* c, int threads, const Stopwatch* watch) {
+  return guarded([&] {
+    std::int64_t runs = 0;
+    rapt::bench::on_threads(threads, [&](const rapt::Executor& executor) {
+      rapt::GemmOptions options;
+      options.executor = &executor;
+      runs = time_runs(*watch, [&] {
+        rapt::gemm({a, {s->m, s->k}}, {b, {s->k, s->n}}, {c, {s->m, s->n}}, options);
+      });
+    });
+    return runs;
+  });
+}
+
+RAPT_SHIM std::int64_t rapt_bench_time_sgemm(Sgemm sgemm, const GemmSizes* s, const float* a,
+                                             const float* b, float* c, const Stopwatch* watch) {
+  constexpr int kRowMajor = 101, kNoTrans = 111;
+  const int m = static_cast<int>(s->m), n = static_cast<int>(s->n), k = static_cast<int>(s->k);
+  return time_runs(
+      *watch, [&] { sgemm(kRowMajor, kNoTrans, kNoTrans, m, n, k, 1.0f, a, k, b, n, 0.0f, c, n); });
+}
+
+RAPT_SHIM std::int64_t rapt_bench_time_attention(const AttentionSizes* s, int causal,
+                                                 const float* q, const float* k, const float* v,
+                                                 float* out, int threads, const Stopwatch* watch) {
+  return guarded([&] {
+    std::int64_t runs = 0;
+    rapt::bench::on_threads(threads, [&](const rapt::Executor& executor) {
+      rapt::AttentionOptions options;
+      options.causal = causal != 0;
+      options.executor = &executor;
+      runs = time_runs(*watch, [&] {
+        rapt::attention({q, {s->batch, s->heads, s->seq_q, s->depth}},
+                        {k, {s->batch, s->kv_heads, s->seq_kv, s->depth}},
+                        {v, {s->batch, s->kv_heads, s->seq_kv, s->depth}},
+                        {out, {s->batch, s->heads, s->seq_q, s->depth}}, options);
+      });
+    });
+    return runs;
+  });
+}
+
+// A layer with these weights, to be freed by rapt_bench_free_layer; null on failure.
+RAPT_SHIM rapt::MultiHeadAttention* rapt_bench_make_layer(const LayerSizes* s,
+                                                          const LayerWeights* weights) {
+  rapt::MultiHeadAttention* layer = nullptr;
+  guarded([&] {
+    const std::int64_t size = s->heads * s->embedding * s->depth;
+    rapt::LayerParameters parameters;
+    parameters.w_q.assign(weights->q, weights->q + size);
+    parameters.w_k.assign(weights->k, weights->k + size);
+    parameters.w_v.assign(weights->v, weights->v + size);
+    parameters.output.assign(weights->output, weights->output + size);
+    const rapt::LayerShape shape{s->embedding, 0, s->heads, s->depth, s->depth};
+    layer = new rapt::MultiHeadAttention(shape, std::move(parameters));
+    return std::int64_t{0};
+  });
+  return layer;
+}
+
+RAPT_SHIM void rapt_bench_free_layer(rapt::MultiHeadAttention* layer) { delete layer; }
+
+RAPT_SHIM std::int64_t rapt_bench_time_layer(const rapt::MultiHeadAttention* layer,
+                                             const LayerSizes* s, const float* tokens,
+                                             float* result, int threads, const Stopwatch* watch) {
+  return guarded([&] {
+    std::int64_t runs = 0;
+    rapt::bench::on_threads(threads, [&](const rapt::Executor& executor) {
+      rapt::AttentionOptions options;
+      options.executor = &executor;
+      const rapt::KvTokensView kv(tokens, {s->batch, s->seq, s->embedding});
+      runs = time_runs(*watch, [&] {
+        (*layer)({tokens, {s->batch, s->seq, s->embedding}}, kv, kv,
+                 {result, {s->batch, s->seq, s->embedding}}, options);
+      });
+    });
+    return runs;
+  });
+}
