@@ -9,7 +9,7 @@ namespace rapt::tiles {
 namespace {
 
 // Rows of b that one pass takes: a few long streams for the prefetchers, while c stays in L1.
-constexpr Index kSlice = 64;
+constexpr Index kSlice = 32;
 
 struct Buffers {
   float *a_copy, *beta, *scratch;  // [rows, block_k], [kMaxColumns], of the product
