@@ -1,5 +1,6 @@
-// Positions with names, and arrays that are read by them: at(q, h, i, d) compiles only where h, i and d are
-// positions along the axes of q. This is how reference.cpp can say over which axis each sum runs.
+// Positions with names, and arrays that are read by them: at(q, h, i, d) compiles only where h, i
+// and d are positions along the axes of q. This is how reference.cpp can say over which axis each
+// sum runs.
 #pragma once
 
 #include <cstdint>
@@ -35,10 +36,12 @@ Along<Axis> along(const AnyArray& array) {
   return {array.template extent<Axis>()};
 }
 
-// The element of a View or an Array at positions given in any order. An axis of extent 1 is broadcast.
+// The element of a View or an Array at positions given in any order. An axis of extent 1 is
+// broadcast.
 template <class AnyArray, class... Axes>
 auto& at(AnyArray&& array, At<Axes>... position) {
-  static_assert(sizeof...(Axes) == std::remove_cvref_t<AnyArray>::kNamedAxes, "one position for each axis");
+  static_assert(sizeof...(Axes) == std::remove_cvref_t<AnyArray>::kNamedAxes,
+                "one position for each axis");
   return array.data()[(... + (array.template extent<Axes>() == 1
                                   ? 0
                                   : position.value * array.template stride<Axes>()))];
@@ -66,7 +69,8 @@ class Array {
   std::int64_t stride() const {
     return strides_[position<Axis>()];
   }
-  operator View<const double, Axes...>() const {  // NOLINT(google-explicit-constructor): an array reads as a view
+  operator View<const double, Axes...>()
+      const {  // NOLINT(google-explicit-constructor): an array reads as a view
     return {data(), extents_, kNamedAxes, strides_, kNamedAxes};
   }
 
@@ -87,8 +91,8 @@ struct Batch {
   std::int64_t position[kMaxBatchAxes] = {};
 };
 
-// The same view at that position, without its batch axes: they align with the result's from the right, and
-// broadcast where they are missing or of extent 1.
+// The same view at that position, without its batch axes: they align with the result's from the
+// right, and broadcast where they are missing or of extent 1.
 template <class T, class... Axes>
 View<T, Axes...> batch_element(const View<T, Axes...>& view, const Batch& batch) {
   T* data = view.data();
@@ -111,7 +115,8 @@ void for_each_batch(const AnyView& view, const Visit& visit) {
   }
   for (int i = batch.axes; i >= 0;) {
     visit(static_cast<const Batch&>(batch));
-    for (i = batch.axes - 1; i >= 0 && ++batch.position[i] == view.batch_extent(i); --i) batch.position[i] = 0;
+    for (i = batch.axes - 1; i >= 0 && ++batch.position[i] == view.batch_extent(i); --i)
+      batch.position[i] = 0;
   }
 }
 

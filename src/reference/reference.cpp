@@ -17,9 +17,10 @@ template <class Real>
 double score(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) {
   const At<KvHead> g = problem.kv_head(h);
   double dot = 0;  // sum over d_k
-  for (At<DepthK> d : along<DepthK>(problem.q)) dot += double{at(problem.q, h, i, d)} * at(problem.k, g, j, d);
-  double s = problem.scale() * dot;                                      // 1
-  if (problem.options.bias) s += at(problem.options.bias, h, i, j);      // 3: + bias
+  for (At<DepthK> d : along<DepthK>(problem.q))
+    dot += double{at(problem.q, h, i, d)} * at(problem.k, g, j, d);
+  double s = problem.scale() * dot;                                  // 1
+  if (problem.options.bias) s += at(problem.options.bias, h, i, j);  // 3: + bias
   return s;
 }
 
@@ -33,11 +34,12 @@ bool attended(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) 
   return true;
 }
 
-// Step 5: softmax over the keys of one row (h, i), with the row's maximum subtracted. What is not attended
-// is never looked at. A sink will be one more score of the row.
+// Step 5: softmax over the keys of one row (h, i), with the row's maximum subtracted. What is not
+// attended is never looked at. A sink will be one more score of the row.
 template <class Real>
 Salience salience(const Problem<Real>& problem, const RowActivation& activation) {
-  Salience result{{problem.heads(), problem.queries(), problem.keys()}, {problem.heads(), problem.queries()}};
+  Salience result{{problem.heads(), problem.queries(), problem.keys()},
+                  {problem.heads(), problem.queries()}};
   std::vector<At<Key>> keys;   // that this row attends
   std::vector<double> scores;  // [keys]
   for (At<Head> h : problem.heads()) {
@@ -67,8 +69,8 @@ Salience salience(const Problem<Real>& problem, const RowActivation& activation)
   return result;
 }
 
-// Step 6: the weighted mean of the values, over the keys. A select again: NaN in a value that the row does not
-// attend stays there.
+// Step 6: the weighted mean of the values, over the keys. A select again: NaN in a value that the
+// row does not attend stays there.
 template <class Real>
 Array<Head, Query, DepthV> attention(const Problem<Real>& problem, const Salience& salience) {
   Array<Head, Query, DepthV> out(problem.heads(), problem.queries(), along<DepthV>(problem.v));
@@ -92,15 +94,16 @@ Problem<float> problem_at(QView q, KView k, VView v, AttentionOptions options, c
   return {batch_element(q, batch), batch_element(k, batch), batch_element(v, batch), options};
 }
 
-void salience_map(QView q, KView k, View<float, Head, Query, Key> result, const AttentionOptions& options,
-                  const RowActivation& activation) {
+void salience_map(QView q, KView k, View<float, Head, Query, Key> result,
+                  const AttentionOptions& options, const RowActivation& activation) {
   for_each_batch(q, [&](const Batch& batch) {
     const auto problem = problem_at(q, k, {}, options, batch);
     const Salience map = salience(problem, activation);
     const auto written = batch_element(result, batch);
     for (At<Head> h : problem.heads())
       for (At<Query> i : problem.queries())
-        for (At<Key> j : problem.keys()) at(written, h, i, j) = static_cast<float>(at(map.weights, h, i, j));
+        for (At<Key> j : problem.keys())
+          at(written, h, i, j) = static_cast<float>(at(map.weights, h, i, j));
   });
 }
 

@@ -1,7 +1,8 @@
-// What rapt computes, in its plainest form: read this page and reference.cpp first. f64, no blocks, no tricks;
-// the oracle of every test, and the code behind rapt::salience_map.
+// What rapt computes, in its plainest form: read this page and reference.cpp first. f64, no blocks,
+// no tricks; the oracle of every test, and the code behind rapt::salience_map.
 //
-// The numeric contract, for query head h and query i, g the KV head of h. The kernels quote these numbers.
+// The numeric contract, for query head h and query i, g the KV head of h. The kernels quote these
+// numbers.
 //   1  s_ij = scale * sum over d_k of q_hid k_gjd
 //   2  (a softcap on s_ij will stand here)
 //   3  s_ij += bias_hij
@@ -21,9 +22,11 @@
 
 namespace rapt::reference {
 
-using namespace rapt::axis;  // NOLINT(google-build-using-namespace): Head, Query, Key, ... as the paper says them
+using namespace rapt::axis;  // NOLINT(google-build-using-namespace): Head, Query, Key, ... as the
+                             // paper says them
 
-// One batch element of attention. Real is float for what users pass, double between the steps of the layer.
+// One batch element of attention. Real is float for what users pass, double between the steps of
+// the layer.
 template <class Real>
 struct Problem {
   View<const Real, Head, Query, DepthK> q;
@@ -40,9 +43,12 @@ struct Problem {
     return {h.value / (q.template extent<Head>() / k.template extent<KvHead>())};
   }
   double scale() const {
-    return options.scale ? *options.scale : 1 / std::sqrt(static_cast<double>(q.template extent<DepthK>()));
+    return options.scale ? *options.scale
+                         : 1 / std::sqrt(static_cast<double>(q.template extent<DepthK>()));
   }
-  std::int64_t q_offset() const { return options.q_offset.value_or(keys().extent - queries().extent); }
+  std::int64_t q_offset() const {
+    return options.q_offset.value_or(keys().extent - queries().extent);
+  }
 };
 
 // The batch element at that position of what users pass.
@@ -51,7 +57,7 @@ Problem<float> problem_at(QView q, KView k, VView v, AttentionOptions options, c
 template <class Real>
 bool attended(const Problem<Real>&, At<Head>, At<Query>, At<Key>);  // step 4
 template <class Real>
-double score(const Problem<Real>&, At<Head>, At<Query>, At<Key>);   // steps 1 to 3
+double score(const Problem<Real>&, At<Head>, At<Query>, At<Key>);  // steps 1 to 3
 
 struct Salience {
   Array<Head, Query, Key> weights;  // p of step 5: each row sums to 1; 0 where not attended
@@ -64,12 +70,13 @@ template <class Real>
 Array<Head, Query, DepthV> attention(const Problem<Real>&, const Salience&);  // step 6
 
 // rapt::salience_map, for views with batch axes.
-void salience_map(QView q, KView k, View<float, Head, Query, Key> result, const AttentionOptions& options,
-                  const RowActivation& activation);
+void salience_map(QView q, KView k, View<float, Head, Query, Key> result,
+                  const AttentionOptions& options, const RowActivation& activation);
 
 // The multi-head attention layer, its five steps (layer.cpp).
-Array<Query, Embedding> layer(const LayerShape&, const LayerParameters&, TokensView q_tokens, KvTokensView k_tokens,
-                              KvTokensView v_tokens, const AttentionOptions& options = {});
+Array<Query, Embedding> layer(const LayerShape&, const LayerParameters&, TokensView q_tokens,
+                              KvTokensView k_tokens, KvTokensView v_tokens,
+                              const AttentionOptions& options = {});
 
 // c = activation(alpha a b + beta c + bias)  (gemm.cpp).
 Array<Row, Column> gemm(View<const float, Row, Inner> a, View<const float, Inner, Column> b,
