@@ -28,6 +28,8 @@ class GemmCase : public Case {
   std::span<float> result() override { return c_.span(); }
   Expected expect() const override { return expected_gemm(sizes_, a_.data(), b_.data()); }
 
+  std::span<const float> streamed() const override { return b_.span(); }
+
  private:
   GemmSizes sizes_;
   Buffer a_, b_, c_;
@@ -62,7 +64,7 @@ class AttentionCase : public Case {
     return expected_attention(sizes_, causal_, q_.data(), kv_.data(), v_);
   }
 
-  std::span<const float> kv() const override { return kv_.span(); }
+  std::span<const float> streamed() const override { return kv_.span(); }
 
  private:
   AttentionSizes sizes_;

@@ -22,8 +22,8 @@ class Case {
   // sentence.
   std::string check(const Executor& executor);
 
-  // The memory of K and V, for attention; nothing otherwise.
-  virtual std::span<const float> kv() const { return {}; }
+  // The operand behind Shape::streamed_bytes().
+  virtual std::span<const float> streamed() const { return {}; }
 
  protected:
   virtual std::span<float> result() = 0;

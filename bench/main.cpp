@@ -55,7 +55,7 @@ class Limits {
  public:
   Limits(const Shape& shape, Case& which, const std::string& target, int threads)
       : fma_(Meter::fma(target, threads)) {
-    if (shape.operation == Operation::decode) read_ = Meter::read(target, threads, which.kv());
+    if (shape.is_streaming()) read_ = Meter::read(target, threads, which.streamed());
   }
   void measure(double seconds) {
     fma_.measure(seconds);
@@ -117,11 +117,10 @@ void time_case(benchmark::State& state, const Shape& shape, const std::string& t
   state.counters["peak"] = limits.gflops();
   state.counters["share"] = gflops / limits.gflops();
   state.counters["flop/byte"] = shape.flops() / shape.bytes();
-  if (shape.operation == Operation::decode) {
-    const double gbytes = shape.kv_bytes() / best * 1e-9;
-    // Each byte of K and V costs flops of its own: where these take longer than reading, they are
-    // the limit.
-    const double fma_bound = limits.gflops() * shape.kv_bytes() / shape.flops();
+  if (shape.is_streaming()) {
+    const double gbytes = shape.streamed_bytes() / best * 1e-9;
+    // Each byte costs arithmetic of its own: where that takes longer than reading, it is the limit.
+    const double fma_bound = limits.gflops() * shape.streamed_bytes() / shape.flops();
     state.counters["GB/s"] = gbytes;
     state.counters["read"] = limits.gbytes();
     state.counters["read_share"] = gbytes / limits.gbytes();
@@ -219,8 +218,8 @@ void add_context(const Options& options) {
 
 // Google Benchmark reads its own flags from these; what the user gave comes last and wins.
 void initialize_benchmark(const char* program, const std::vector<std::string>& flags) {
-  std::vector<std::string> words = {program, "--benchmark_min_time=0.15",
-                                    "--benchmark_counters_tabular=true"};
+  static std::vector<std::string> words;  // Google Benchmark keeps a pointer to the program's name
+  words = {program, "--benchmark_min_time=0.15", "--benchmark_counters_tabular=true"};
   words.insert(words.end(), flags.begin(), flags.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());

@@ -101,14 +101,19 @@ struct Shape {
                                        4 * s.embedding * s.heads * s.depth);
     }
     const AttentionSizes s = attention();
-    return kv_bytes() + 8.0 * static_cast<double>(s.batch * s.heads * s.seq_q * s.depth);
+    return streamed_bytes() + 8.0 * static_cast<double>(s.batch * s.heads * s.seq_q * s.depth);
   }
 
-  // Bytes of K and V alone, the figure by which decode is judged. Attention only.
-  double kv_bytes() const {
+  // Bytes of what is large and read by everyone: K and V, or b. 0 for the layer.
+  double streamed_bytes() const {
+    if (operation == Operation::layer) return 0;
+    if (operation == Operation::gemm) return 4.0 * static_cast<double>(gemm().k * gemm().n);
     const AttentionSizes s = attention();
     return 8.0 * static_cast<double>(s.batch * s.kv_heads * s.seq_kv * s.depth);
   }
+
+  // Whether there is so little arithmetic for each of these bytes that reading may be the limit.
+  bool is_streaming() const { return flops() < 8 * streamed_bytes(); }
 };
 
 // Throws std::runtime_error that names the file and the line.

@@ -65,10 +65,20 @@ class Shape:
         return 4.0 * a.batch * a.heads * a.seq_q * a.seq_kv * a.depth * (0.5 if a.causal else 1.0)
 
     @property
-    def kv_bytes(self) -> float:
-        """Bytes of K and V, by which decode is judged."""
+    def streamed_bytes(self) -> float:
+        """Bytes of what is large and read by everyone: K and V, or b. 0 for the layer."""
+        if self.operation == "layer":
+            return 0.0
+        if self.operation == "gemm":
+            _, n, k = self.sizes
+            return 4.0 * n * k
         a = self.attention
         return 8.0 * a.batch * a.kv_heads * a.seq_kv * a.depth
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether there is so little arithmetic for each of these bytes that reading may be the limit."""
+        return self.flops < 8 * self.streamed_bytes
 
 
 def read_shapes(path: Path = SHAPES) -> list[Shape]:
