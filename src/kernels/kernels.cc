@@ -59,6 +59,8 @@ KernelList all() {
     HWY_VISIT_TARGETS(RAPT_VISIT)
 #undef RAPT_VISIT
     std::sort(found.begin(), found.end());
+    // The static target is visited a second time, as the fallback.
+    found.erase(std::unique(found.begin(), found.end()), found.end());
     std::vector<const Kernels*> result;
     for (const auto& [target, table] : found) result.push_back(table);
     return result;
