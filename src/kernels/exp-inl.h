@@ -34,8 +34,9 @@ struct ExpScale {
   }
 };
 
-// e^(scale * x), x <= 0. Relative error below 2^-22.4 + |scale x| 2^-24 (the second part is the rounding of
-// scale * log2(e), equal for all x), 0 instead of a denormal. Exact at 0; -inf gives +0; NaN stays NaN.
+// e^(scale * x), x <= 0. Relative error below 2^-22.4 + |scale x| 2^-22.8 (the second part: log2(e), its product
+// with scale, equal for all x, and without FMA the product with x are rounded), 0 instead of a denormal. Exact
+// at 0; -inf gives +0; NaN stays NaN.
 //
 // 2^t with t = n + f, n the nearest integer, |f| <= 1/2: a polynomial for 2^f, and n put into the exponent
 // by adding a constant that leaves n in the low bits of a float. 12 instructions, 7 of them FMA or multiply.
