@@ -12,7 +12,7 @@ using namespace rapt::reference;
 
 double sum_error(double n) { return std::min(n * kU / (1 - n * kU), 6 * std::sqrt(n) * kU); }
 
-double exp_error(double x) { return 0x1p-22 * std::exp2(-0.4) + std::abs(x) * kU; }
+double exp_error(double x) { return std::exp2(-22.4) + std::abs(x) * std::exp2(-22.8); }
 
 namespace {
 

@@ -1,0 +1,208 @@
+// The online softmax on every target, in both layouts, block after block, against f64.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "support/bounds.hpp"
+#include "support/random.hpp"
+#include "support/ways.hpp"
+
+namespace rapt::tests {
+namespace {
+
+using kernels::Index;
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+// What one row of attention has seen so far, in f64.
+struct Row {
+  double max = -kInf, sum = 0;
+};
+
+// How scores fall over the blocks.
+enum class Trend { random, rising, falling, first_blocks_masked, all_masked, far_below };
+
+double score_at(Trend trend, Index block, Random& random) {
+  const double x = 4 * random.normal();
+  if (trend == Trend::rising) return x + 20 * static_cast<double>(block);
+  if (trend == Trend::falling) return x - 20 * static_cast<double>(block);
+  if (trend == Trend::far_below) return x - 1e4;
+  return x;
+}
+
+struct Case {
+  bool lanes;  // keys down and rows in lanes, or rows of keys
+  bool bias;
+  float pre_scale, scale;
+  Trend trend;
+};
+
+// `blocks` blocks of n keys for `rows` rows.
+void run(const kernels::Kernels& kernels, const Case& c, Index rows, Index n, std::uint64_t seed) {
+  constexpr Index kBlocks = 4;
+  Random random(seed);
+  const Index lanes = kernels.lanes;
+  const auto whole = [&](Index x) { return (x + lanes - 1) / lanes * lanes; };
+  const Index s_row = c.lanes ? whole(rows) : whole(n);
+  const auto at = [&](Index r, Index j) {
+    return static_cast<std::size_t>(c.lanes ? j * s_row + r : r * s_row + j);
+  };
+  const auto size = static_cast<std::size_t>(s_row * (c.lanes ? n : rows));
+  const auto states = static_cast<std::size_t>(whole(rows));
+  std::vector<float> row_max(states, -kInf), row_sum(states, 0), rescale(states, kInf);
+  std::vector<Row> seen(static_cast<std::size_t>(rows));
+  for (Index block = 0; block < kBlocks; ++block) {
+    std::vector<float> s(size, 0), bias(size, 0), before;
+    const Index bias_begin = c.lanes ? random.between(0, n) : 0;
+    for (Index r = 0; r < rows; ++r) {
+      for (Index j = 0; j < n; ++j) {
+        s[at(r, j)] =
+            static_cast<float>(score_at(c.trend, block, random) / (c.pre_scale * c.scale));
+        const bool masked = c.trend == Trend::all_masked ||
+                            (c.trend == Trend::first_blocks_masked && block < 2) ||
+                            random.percent(20);
+        bias[at(r, j)] = masked ? -kInf : static_cast<float>(random.normal());
+        // NaN in what is not attended must not matter, nor what stands before bias_begin.
+        if (c.bias && j >= bias_begin && masked)
+          s[at(r, j)] = std::numeric_limits<float>::quiet_NaN();
+        if (j < bias_begin) bias[at(r, j)] = std::numeric_limits<float>::quiet_NaN();
+      }
+    }
+    before = s;
+    const std::vector<float> old_max = row_max;
+    const kernels::SoftmaxStep step{.s = s.data(),
+                                    .bias = c.bias ? bias.data() : nullptr,
+                                    .s_row = s_row,
+                                    .n = n,
+                                    .bias_begin = bias_begin,
+                                    .rows = rows,
+                                    .pre_scale = c.pre_scale,
+                                    .scale = c.scale,
+                                    .row_max = row_max.data(),
+                                    .row_sum = row_sum.data(),
+                                    .rescale = rescale.data()};
+    (c.lanes ? kernels.softmax_lanes : kernels.softmax_rows)(step);
+
+    for (Index r = 0; r < rows; ++r) {
+      const auto row = static_cast<std::size_t>(r);
+      std::vector<double> scores;  // in units of row_max
+      double magnitude = 0;        // of what was added up to a score
+      for (Index j = 0; j < n; ++j) {
+        const bool with_bias = c.bias && j >= bias_begin;
+        const float b = with_bias ? bias[at(r, j)] : 0;
+        const double pre = double{before[at(r, j)]} * c.pre_scale + b;
+        if (b != -kInf) {
+          magnitude = std::max(magnitude, std::abs(double{before[at(r, j)]} * c.pre_scale) + std::abs(b));
+        }
+        scores.push_back(b == -kInf ? -kInf : double{static_cast<float>(pre)});
+      }
+      double max = seen[row].max;
+      for (double x : scores) max = std::max(max, x);
+      // One rounding of the score where a scale or a bias was applied; none where the block's
+      // scores are raw.
+      const double slack = 2 * kU * (std::abs(max) + magnitude);
+      if (max == -kInf) {
+        ASSERT_EQ(row_max[row], -kInf);
+        ASSERT_EQ(row_sum[row], 0);
+        for (Index j = 0; j < n; ++j) ASSERT_EQ(s[at(r, j)], 0);
+        continue;
+      }
+      ASSERT_NEAR(row_max[row], max, slack);
+      const double got_max = row_max[row];
+      double sum = 0;
+      for (Index j = 0; j < n; ++j) {
+        const double x = scores[static_cast<std::size_t>(j)];
+        const double distance = c.scale * (x - got_max), want = x == -kInf ? 0 : std::exp(distance);
+        const double error = exp_error(distance) + kU * std::abs(distance) +
+                             4 * kU * c.scale * (magnitude + std::abs(got_max));
+        ASSERT_NEAR(s[at(r, j)], want, x == -kInf ? 0 : want * error + kSmallestNormal)
+            << "p of row " << r << " key " << j << " block " << block;
+        sum += s[at(r, j)];
+      }
+      // A maximum of -infinity before: nothing was gathered, and the factor is 0.
+      const bool first = old_max[row] == -kInf;
+      const double moved = first ? 0 : c.scale * (double{old_max[row]} - got_max);
+      const double shrink = first ? 0 : std::exp(moved);
+      ASSERT_NEAR(rescale[row], shrink,
+                  shrink * (exp_error(moved) + kU * std::abs(moved)) + kSmallestNormal);
+      if (old_max[row] == row_max[row]) {
+        ASSERT_EQ(rescale[row], 1) << "a maximum that stays costs nothing";
+      }
+      sum += seen[row].sum * rescale[row];
+      ASSERT_NEAR(row_sum[row], sum, sum_error(static_cast<double>(n) + 2) * sum);
+      seen[row] = {got_max, row_sum[row]};
+    }
+  }
+}
+
+TEST(Softmax, CarriesMaximumAndSumFromBlockToBlock) {  // B1, B20, B34
+  std::uint64_t seed = 1;
+  for (const kernels::Kernels* kernels : all_targets()) {
+    for (Trend trend : {Trend::random, Trend::rising, Trend::falling, Trend::first_blocks_masked,
+                        Trend::all_masked, Trend::far_below}) {
+      for (bool lanes : {true, false}) {
+        for (bool bias : {true, false}) {
+          // Either the scale stands in the exponent, or it is applied before the maximum is taken.
+          for (auto [pre_scale, scale] :
+               {std::pair{1.0f, 0.125f}, {1.0f, 1.0f}, {0.3f, 1.0f}, {-0.7f, 1.0f}}) {
+            for (Index n : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 64, 65}) {
+              SCOPED_TRACE(std::string(kernels->target) + (lanes ? " lanes" : " rows") +
+                           (bias ? " bias" : "") + " trend " +
+                           std::to_string(static_cast<int>(trend)) + " n " + std::to_string(n) +
+                           " scales " + std::to_string(pre_scale) + " " + std::to_string(scale));
+              run(*kernels, {lanes, bias, pre_scale, scale, trend},
+                  1 + static_cast<Index>(seed % 19), n, seed);
+              ++seed;
+              if (HasFatalFailure()) return;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Softmax, TakesLongRows) {  // B20
+  std::uint64_t seed = 1;
+  for (const kernels::Kernels* kernels : all_targets()) {
+    SCOPED_TRACE(kernels->target);
+    for (Index n : {1191, 4095, 4096, 4097}) {
+      for (bool lanes : {true, false}) {
+        run(*kernels, {lanes, false, 1.0f, 1.0f, Trend::random}, 3, n, ++seed);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST(Softmax, KeepsNaNInItsRow) {  // B35
+  for (const kernels::Kernels* kernels : all_targets()) {
+    const Index n = 2 * kernels->lanes + 3, lanes = kernels->lanes;
+    for (Index key = 0; key < n; ++key) {
+      std::vector<float> s(static_cast<std::size_t>(n * lanes), 1.0f),
+          max(static_cast<std::size_t>(lanes), -kInf), sum(static_cast<std::size_t>(lanes), 0),
+          rescale(static_cast<std::size_t>(lanes));
+      s[static_cast<std::size_t>(key * lanes + lanes - 1)] =
+          std::numeric_limits<float>::quiet_NaN();
+      kernels->softmax_lanes({.s = s.data(),
+                              .bias = nullptr,
+                              .s_row = lanes,
+                              .n = n,
+                              .bias_begin = 0,
+                              .rows = lanes,
+                              .pre_scale = 1,
+                              .scale = 1,
+                              .row_max = max.data(),
+                              .row_sum = sum.data(),
+                              .rescale = rescale.data()});
+      for (Index r = 0; r < lanes; ++r) {
+        ASSERT_EQ(std::isnan(sum[static_cast<std::size_t>(r)]), r == lanes - 1)
+            << kernels->target << " key " << key;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rapt::tests
