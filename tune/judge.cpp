@@ -1,6 +1,7 @@
 #include "judge.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "machine.hpp"
 #include "race.hpp"
@@ -32,15 +33,20 @@ bool judge_one(const Subject& subject, const std::string& row, const bench::Shap
         [&] { return effort.out_of_time(); });
   };
   Duel result = fight();
-  // A neighbour on the machine may spoil one duel, and the threads of one call, but hardly three times.
-  for (int again = 0; again < 2 && result.loses(0); ++again) result = fight();
-  judgement.verdicts.push_back(
-      {shape.name, threads, result.seconds[0][0], result.seconds[1][0], result.gain()});
+  // A neighbour on the machine may spoil one duel, but hardly three: what looks slower is looked at again.
+  for (int again = 0; again < 2 && result.gain() * kMargin < 1; ++again) result = fight();
+  judgement.verdicts.push_back({shape.name, threads, result.seconds[0][0], result.seconds[1][0]});
   if (result.loses(0)) judgement.refusal = "slower on " + shape.name + (threads == 1 ? "" : ", all threads");
   return judgement.refusal.empty();
 }
 
 }  // namespace
+
+double Judgement::gain() const {
+  double logs = 0;
+  for (const Verdict& v : verdicts) logs += std::log(v.gain());
+  return verdicts.empty() ? 1.0 : std::exp(logs / static_cast<double>(verdicts.size()));
+}
 
 Judgement judge(const Subject& subject, const std::string& row, const std::vector<bench::Shape>& shapes,
                 const Effort& effort, const Report& report) {
@@ -54,9 +60,9 @@ Judgement judge(const Subject& subject, const std::string& row, const std::vecto
     if (!judge_one(subject, row, shape, 1, effort, report, judgement)) break;
     if (threads() > 1 && !judge_one(subject, row, shape, threads(), effort, report, judgement)) break;
   }
-  if (judgement.verdicts.empty() && judgement.refusal.empty()) {
-    judgement.refusal = "no time was left to confirm it";
-  }
+  if (!judgement.refusal.empty()) return judgement;
+  if (judgement.verdicts.empty()) judgement.refusal = "no time was left to confirm it";
+  if (judgement.gain() < 1.0) judgement.refusal = "no gain on problems that the search had not seen";
   return judgement;
 }
 

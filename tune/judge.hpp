@@ -13,12 +13,14 @@ struct Verdict {
   std::string shape;
   int threads;
   double default_seconds, tuned_seconds;  // smallest
-  double gain;                            // of the two measures of a duel the less favourable
+  double gain() const { return default_seconds / tuned_seconds; }
 };
 
 struct Judgement {
   std::vector<Verdict> verdicts;
-  std::string refusal;  // why the default stays after all; empty: the row is kept
+  std::string refusal;  // why the row is dropped after all; empty: it is kept
+
+  double gain() const;  // geometric mean
 };
 
 // As many of the shapes as the time allows, small ones first.

@@ -111,45 +111,62 @@ Clock::time_point in(double seconds) {
   return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
+// The first of the found rows that survives the judgement.
+Result judge_first(const Subject& subject, const SearchResult& search, const std::vector<Shape>& bench_shapes,
+                   const Effort& effort, const Report& report) {
+  Result result{subject, std::nullopt, {}, search.why_none};
+  const std::int64_t d = subject.head_size;
+  const std::vector<Shape> shapes = d == 0 ? gemm_held_out(bench_shapes) : attention_held_out(d, bench_shapes);
+  for (const Found& found : search.found) {
+    result.judgement = judge(subject, found.text, shapes, effort, report);
+    if (result.judgement.refusal.empty()) {
+      result.row = found;
+      return result;
+    }
+    result.why_default = result.judgement.refusal;
+  }
+  return result;
+}
+
 std::vector<Result> tune(const Options& options, double limit, Progress& progress) {
-  constexpr double kSearchShare = 0.7;  // of the time; the judgement has the rest
+  constexpr double kSearchShare = 0.65;  // of the time; the judgement has the rest
+  const int rounds = options.full ? 12 : 6;
   const std::vector<Item> items = items_of(wanted_targets(options));
   const std::vector<Shape> bench_shapes = rapt::bench::read_shapes(options.shapes);
-  double weights = 0;
-  for (const Item& item : items) weights += item.weight;
+  const Report report = [&](const std::string& step) { progress.step(step); };
+  const auto weight_from = [&](std::size_t first, const auto& counts) {
+    double sum = 0;
+    for (std::size_t i = first; i < items.size(); ++i) sum += counts(i) ? items[i].weight : 0;
+    return sum;
+  };
 
-  // What one item leaves of its time goes to those after it.
-  std::vector<Result> results;
-  double left = weights;
-  for (const Item& item : items) {
-    const double seconds = (limit * kSearchShare - progress.elapsed()) * item.weight / left;
-    left -= item.weight;
-    progress.begin(item.subject.name(), limit * kSearchShare * item.weight / weights);
-    const Effort effort{options.full ? 8 : 4, options.full, in(seconds)};
-    const Found found =
-        search(item.subject, effort, [&](const std::string& step) { progress.step(step); });
-    results.push_back({item.subject, found, {}});
-    char gain[32];
-    std::snprintf(gain, sizeof gain, "gain %.2f", found.gain);
-    progress.note(item.subject.name() + ": " + (found.text.empty() ? found.why : gain));
+  // In both passes, what one item leaves of its time goes to those after it.
+  std::vector<SearchResult> found;
+  const auto every = [](std::size_t) { return true; };
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const Subject& subject = items[i].subject;
+    progress.begin(subject.name(), limit * kSearchShare * items[i].weight / weight_from(0, every));
+    const double seconds = (limit * kSearchShare - progress.elapsed()) * items[i].weight / weight_from(i, every);
+    found.push_back(search(subject, {rounds, options.full, in(seconds)}, report));
+    char gain[32] = "";
+    if (!found[i].found.empty()) std::snprintf(gain, sizeof gain, "gain %.2f", found[i].found[0].gain);
+    progress.note(subject.name() + ": " + found[i].why_none + gain);
   }
 
-  left = 0;
-  for (std::size_t i = 0; i < items.size(); ++i) left += results[i].found.text.empty() ? 0 : items[i].weight;
-  const double search_time = progress.elapsed(), candidates = left;
+  std::vector<Result> results;
+  const auto any_found = [&](std::size_t i) { return !found[i].found.empty(); };
+  const double judging = limit - progress.elapsed();
   for (std::size_t i = 0; i < items.size(); ++i) {
-    Result& result = results[i];
-    if (result.found.text.empty()) continue;
-    const double seconds = (limit - progress.elapsed()) * items[i].weight / left;
-    left -= items[i].weight;
-    progress.begin("judging " + result.subject.name(), (limit - search_time) * items[i].weight / candidates);
-    const Effort effort{options.full ? 8 : 4, options.full, in(seconds)};
-    const std::int64_t d = result.subject.head_size;
-    result.judgement =
-        judge(result.subject, result.found.text,
-              d == 0 ? gemm_held_out(bench_shapes) : attention_held_out(d, bench_shapes), effort,
-              [&](const std::string& step) { progress.step(step); });
-    if (!result.tuned()) progress.note(result.subject.name() + ": dropped, " + result.judgement.refusal);
+    const Subject& subject = items[i].subject;
+    double seconds = 0;
+    if (any_found(i)) {
+      progress.begin("judging " + subject.name(), judging * items[i].weight / weight_from(0, any_found));
+      seconds = (limit - progress.elapsed()) * items[i].weight / weight_from(i, any_found);
+    }
+    results.push_back(judge_first(subject, found[i], bench_shapes, {rounds, options.full, in(seconds)}, report));
+    if (any_found(i)) {
+      progress.note(subject.name() + (results[i].row ? ": kept" : ": dropped, " + results[i].why_default));
+    }
   }
   return results;
 }

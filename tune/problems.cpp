@@ -39,7 +39,11 @@ std::vector<Shape> attention_held_out(std::int64_t head_size, const std::vector<
       shape(Operation::causal, {1, 6, 333, head_size}),
       shape(Operation::prefill, {2, 4, 197, head_size}),
       shape(Operation::causal, {1, 4, 1500, head_size}),
-      shape(Operation::decode, {1, 16, 4, 1024, head_size}),
+      // Few rows, below and above where the crossover may be.
+      shape(Operation::decode, {1, 8, 2, 1000, head_size}),
+      shape(Operation::decode, {1, 14, 2, 1000, head_size}),
+      shape(Operation::decode, {2, 11, 1, 1000, head_size}),
+      shape(Operation::decode, {2, 18, 1, 1000, head_size}),
   };
   for (const Shape& s : bench_shapes) {
     if (s.is_attention() && s.has("tune") && s.attention().depth == head_size) shapes.push_back(s);
@@ -60,7 +64,11 @@ std::vector<Shape> gemm_held_out(const std::vector<Shape>& bench_shapes) {
   std::vector<Shape> shapes = {
       shape(Operation::gemm, {300, 500, 700}),  // fill no block
       shape(Operation::gemm, {127, 129, 131}),
-      shape(Operation::gemm, {24, 1024, 1024}),
+      // Few rows, below and above where the crossover may be.
+      shape(Operation::gemm, {5, 1000, 1000}),
+      shape(Operation::gemm, {11, 1500, 700}),
+      shape(Operation::gemm, {18, 1000, 1000}),
+      shape(Operation::gemm, {28, 1000, 1500}),
   };
   for (const Shape& s : bench_shapes) {
     if (s.operation == Operation::gemm && s.has("tune")) shapes.push_back(s);
@@ -74,13 +82,14 @@ const std::vector<std::size_t>& few_rows() {
 }
 
 // The query heads of one key head are rows of the same tile, so a group is rows.
-Shape attention_with_rows(std::size_t rows, std::int64_t head_size) {
-  return shape(Operation::decode, {1, static_cast<std::int64_t>(rows), 1, 512, head_size});
+std::vector<Shape> attention_with_rows(std::size_t rows, std::int64_t head_size) {
+  return {shape(Operation::decode, {1, static_cast<std::int64_t>(rows), 1, 512, head_size})};
 }
 
-// b of 2 MiB: from L2 or L3, as the weights of one layer after those of another.
-Shape gemm_with_rows(std::size_t rows) {
-  return shape(Operation::gemm, {static_cast<std::int64_t>(rows), 512, 1024});
+// b of 4 MiB comes from L2 or L3, of 16 MiB from L3 or memory: packing it costs more there.
+std::vector<Shape> gemm_with_rows(std::size_t rows) {
+  const auto m = static_cast<std::int64_t>(rows);
+  return {shape(Operation::gemm, {m, 1024, 1024}), shape(Operation::gemm, {m, 2048, 2048})};
 }
 
 }  // namespace rapt::tune

@@ -21,9 +21,9 @@ std::vector<Shape> attention_held_out(std::int64_t head_size, const std::vector<
 std::vector<Shape> gemm_search();
 std::vector<Shape> gemm_held_out(const std::vector<Shape>& bench_shapes);
 
-// Where few rows become many: the numbers of rows that are tried, and the shape with so many.
+// Where few rows become many: the numbers of rows that are tried, and the shapes with so many.
 const std::vector<std::size_t>& few_rows();
-Shape attention_with_rows(std::size_t rows, std::int64_t head_size);
-Shape gemm_with_rows(std::size_t rows);
+std::vector<Shape> attention_with_rows(std::size_t rows, std::int64_t head_size);
+std::vector<Shape> gemm_with_rows(std::size_t rows);
 
 }  // namespace rapt::tune

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 namespace rapt::tune {
@@ -70,8 +71,9 @@ RaceResult race(std::size_t candidates, std::size_t shapes, int rounds, const Me
     ++result.rounds;
     double best = kNever;
     for (const std::size_t candidate : running) best = std::min(best, result.cost(candidate));
+    const double hopeless = kHopeless[std::min<std::size_t>(static_cast<std::size_t>(round), std::size(kHopeless) - 1)];
     std::erase_if(running, [&](std::size_t candidate) {
-      return candidate != 0 && result.cost(candidate) > best * kHopeless;
+      return candidate != 0 && result.cost(candidate) > best * hopeless;
     });
     std::reverse(running.begin(), running.end());  // whoever ran last runs first: a drift has no favourite
   }

@@ -23,8 +23,9 @@ using OutOfTime = std::function<bool()>;
 
 // Noise: smaller differences are not believed.
 inline constexpr double kMargin = 1.02;
-// A candidate that is this far behind after one round does not win.
-inline constexpr double kHopeless = 1.25;
+// A candidate that is so far behind the best after one, two, ... rounds does not win: the more often it ran,
+// the less is noise.
+inline constexpr double kHopeless[] = {1.25, 1.15, 1.10, 1.06};
 
 struct RaceResult {
   // seconds[candidate][shape], the smallest of all complete rounds; empty when a candidate was not timed.

@@ -1,6 +1,7 @@
 // What the tuner says in the end: the header file, and a table for whoever watches.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,11 +12,9 @@ namespace rapt::tune {
 
 struct Result {
   Subject subject;
-  Found found;
-  Judgement judgement;
-  bool tuned() const { return !found.text.empty() && judgement.refusal.empty(); }
-  // Geometric mean of the held-out gains.
-  double held_out_gain() const;
+  std::optional<Found> row;  // none: the default stays
+  Judgement judgement;       // of the row
+  std::string why_default;   // a phrase, when it stays
 };
 
 // The text of a config header. how: "quick, 41 s".

@@ -1,7 +1,10 @@
 #include "search.hpp"
 
 #include <algorithm>
+#include <iterator>
+#include <limits>
 #include <memory>
+#include <utility>
 
 #include "problems.hpp"
 #include "race.hpp"
@@ -108,30 +111,34 @@ std::int64_t columns(const kernels::Kernels& kernels, Tile tile) {
   return std::int64_t{tile.vectors} * kernels.lanes;
 }
 
-// The number of rows up to which the algorithm for few rows wins, and what the two cost there.
+// What the threshold between few rows and many is, and the problems that show it.
 template <class Row>
-std::int64_t few_rows_limit(const Subject& subject, Row row, std::int64_t Row::* limit, const Row& by_default,
-                            const std::function<Shape(std::size_t)>& shape, const Effort& effort,
-                            const Report& report) {
+struct FewRows {
+  std::int64_t Row::* limit;
+  std::function<std::vector<Shape>(std::size_t rows)> shapes;
+};
+
+template <class Row>
+std::int64_t few_rows_limit(const Subject& subject, const Row& row, const Row& by_default,
+                            const FewRows<Row>& few_rows_of, const Effort& effort, const Report& report) {
   constexpr std::int64_t kAlways = 8192;
-  const std::vector<std::size_t>& rows = few_rows();
   std::vector<double> few, many;
-  for (const std::size_t n : rows) {
-    const Track track(subject, {shape(n)}, effort, report);
+  for (const std::size_t n : few_rows()) {
+    const Track track(subject, few_rows_of.shapes(n), effort, report);
     Row always = row, never = row;
-    always.*limit = kAlways;
-    never.*limit = 0;
+    always.*few_rows_of.limit = kAlways;
+    never.*few_rows_of.limit = 0;
     const RaceResult result = track.race("few rows", subject, std::vector<Row>{always, never});
-    if (result.rounds == 0) return row.*limit;  // out of time
-    few.push_back(result.seconds[0][0]);
-    many.push_back(result.seconds[1][0]);
+    if (result.rounds == 0) return by_default.*few_rows_of.limit;  // out of time
+    few.push_back(1);
+    many.push_back(result.cost(1));
   }
   return static_cast<std::int64_t>(
-      crossover(rows, few, many, static_cast<std::size_t>(by_default.*limit)));
+      crossover(few_rows(), few, many, static_cast<std::size_t>(by_default.*few_rows_of.limit)));
 }
 
-AttentionRow search_row(const Subject& subject, const AttentionRow& by_default, const Track& track,
-                        const Effort& effort, const Report& report) {
+AttentionRow search_blocks(const Subject& subject, const AttentionRow& by_default, const Track& track,
+                           const Effort& effort) {
   const kernels::Kernels& kernels = *subject.kernels;
   AttentionRow best = by_default;
   const auto blocks = [&](const std::string& name, const std::vector<double>& factors) {
@@ -160,14 +167,11 @@ AttentionRow search_row(const Subject& subject, const AttentionRow& by_default, 
   best = tiles.winner(track, "register tile", subject);
 
   blocks("blocks, finer", kFiner);
-  best.short_rows = few_rows_limit<AttentionRow>(
-      subject, best, &AttentionRow::short_rows, by_default,
-      [&](std::size_t rows) { return attention_with_rows(rows, subject.head_size); }, effort, report);
   return best;
 }
 
-GemmRow search_row(const Subject& subject, const GemmRow& by_default, const Track& track,
-                   const Effort& effort, const Report& report) {
+GemmRow search_blocks(const Subject& subject, const GemmRow& by_default, const Track& track,
+                      const Effort& effort) {
   const kernels::Kernels& kernels = *subject.kernels;
   GemmRow best = by_default;
   Step<GemmRow> tiles(by_default, best);
@@ -201,48 +205,65 @@ GemmRow search_row(const Subject& subject, const GemmRow& by_default, const Trac
   };
   blocks("blocks", first_factors(effort));
   blocks("blocks, finer", kFiner);
-  best.direct_rows = few_rows_limit<GemmRow>(
-      subject, best, &GemmRow::direct_rows, by_default,
-      [](std::size_t rows) { return gemm_with_rows(rows); }, effort, report);
   return best;
 }
 
-// The problems with so few rows that the two rows of the config choose different algorithms for them.
+// The problems with so few rows that two rows of the config choose different algorithms for them.
 template <class Row>
-std::vector<Shape> disputed(std::int64_t Row::* limit, const Row& a, const Row& b,
-                            const std::function<Shape(std::size_t)>& shape) {
+std::vector<Shape> disputed(const FewRows<Row>& few, const Row& a, const Row& b) {
   std::vector<Shape> shapes;
   for (const std::size_t rows : few_rows()) {
     const auto n = static_cast<std::int64_t>(rows);
-    if ((n <= a.*limit) != (n <= b.*limit)) shapes.push_back(shape(rows));
+    if ((n <= a.*few.limit) == (n <= b.*few.limit)) continue;
+    for (const Shape& shape : few.shapes(rows)) shapes.push_back(shape);
   }
   return shapes;
 }
 
-// Search, then two duels against the default: a row must win both.
+// Two duels against the default, on the problems that the row was made for. 0: not both were won.
 template <class Row>
-Found search_and_confirm(const Subject& subject, const Row& by_default, std::vector<Shape> shapes,
-                         std::int64_t Row::* limit, const std::function<Shape(std::size_t)>& few,
-                         const Effort& effort, const Report& report) {
+double confirmed_gain(const Subject& subject, const Row& by_default, const Row& row, std::vector<Shape> shapes,
+                      const FewRows<Row>& few, const Effort& effort, const Report& report) {
+  for (const Shape& shape : disputed(few, by_default, row)) shapes.push_back(shape);
+  const Track track(subject, shapes, effort, report);
+  double gain = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < 2; ++i) {
+    const Duel duel = track.duel(text_of(subject, by_default), text_of(subject, row));
+    if (duel.rounds < 2 || duel.gain() < kMargin || duel.loses_anywhere()) return 0;
+    gain = std::min(gain, duel.gain());
+  }
+  return gain;
+}
+
+template <class Row>
+SearchResult search_and_confirm(const Subject& subject, const Row& by_default, const std::vector<Shape>& shapes,
+                                const FewRows<Row>& few, const Effort& effort, const Report& report) {
   // A third of the time is for the duels.
   Effort searching = effort;
   searching.deadline -= std::chrono::duration_cast<std::chrono::steady_clock::duration>(
       std::chrono::duration<double>(effort.left() / 3));
   const Track track(subject, shapes, searching, report);
-  const Row best = search_row(subject, by_default, track, searching, report);
-  if (best == by_default) return {"", 1, "nothing was faster than the default"};
+  const Row blocks = search_blocks(subject, by_default, track, searching);
+  Row both = blocks, limit = by_default;
+  both.*few.limit = few_rows_limit(subject, blocks, by_default, few, searching, report);
+  limit.*few.limit = both.*few.limit;
 
-  for (const Shape& shape : disputed<Row>(limit, by_default, best, few)) shapes.push_back(shape);
-  const Track again(subject, shapes, effort, report);
-  double gain = 0;
-  for (int i = 0; i < 2; ++i) {
-    const Duel duel = again.duel(text_of(subject, by_default), text_of(subject, best));
-    if (duel.rounds < 2) return {"", 1, "the time was too short to be sure"};
-    if (duel.gain() < kMargin) return {"", 1, "nothing beat the default by 2 % twice"};
-    if (duel.loses_anywhere()) return {"", 1, "what was faster on most problems was slower on one"};
-    gain = i == 0 ? duel.gain() : std::min(gain, duel.gain());
+  std::vector<Row> rows;
+  for (const Row& row : {both, blocks, limit}) {
+    if (row != by_default) add(rows, row);
   }
-  return {text_of(subject, best), gain, "won"};
+  SearchResult result;
+  for (const Row& row : rows) {
+    const double gain = confirmed_gain(subject, by_default, row, shapes, few, effort, report);
+    if (gain > 0) result.found.push_back({text_of(subject, row), gain});
+  }
+  if (rows.empty()) {
+    result.why_none = "nothing was faster";
+  } else if (result.found.empty()) {
+    result.why_none = effort.out_of_time() ? "the time was too short to be sure of better"
+                                           : "nothing was faster by 2 % twice and slower nowhere";
+  }
+  return result;
 }
 
 }  // namespace
@@ -259,19 +280,18 @@ std::string Subject::default_text() const {
              : text_of(*this, config::default_attention_row(caches, registers_of(*kernels), head_size));
 }
 
-Found search(const Subject& subject, const Effort& effort, const Report& report) {
+SearchResult search(const Subject& subject, const Effort& effort, const Report& report) {
   set_target(subject.kernels->target);
   const Caches& caches = config::machine_caches();
   const config::Registers registers = registers_of(*subject.kernels);
   if (subject.head_size == 0) {
-    return search_and_confirm<GemmRow>(
-        subject, config::default_gemm_row(caches, registers), gemm_search(), &GemmRow::direct_rows,
-        [](std::size_t rows) { return gemm_with_rows(rows); }, effort, report);
+    return search_and_confirm<GemmRow>(subject, config::default_gemm_row(caches, registers), gemm_search(),
+                                       {&GemmRow::direct_rows, gemm_with_rows}, effort, report);
   }
+  const auto with_rows = [&](std::size_t rows) { return attention_with_rows(rows, subject.head_size); };
   return search_and_confirm<AttentionRow>(
       subject, config::default_attention_row(caches, registers, subject.head_size),
-      attention_search(subject.head_size), &AttentionRow::short_rows,
-      [&](std::size_t rows) { return attention_with_rows(rows, subject.head_size); }, effort, report);
+      attention_search(subject.head_size), {&AttentionRow::short_rows, with_rows}, effort, report);
 }
 
 }  // namespace rapt::tune

@@ -34,15 +34,20 @@ struct Subject {
   std::string default_text() const;  // the formulas' row, as text
 };
 
+// A row that is faster than the default on the problems of the search, twice.
 struct Found {
-  std::string text;  // a config of this one row; empty: the default stays
-  double gain = 1;   // over the default, on the problems of the search
-  std::string why;   // a phrase
+  std::string text;  // a config of this one row
+  double gain;       // over the default
+};
+
+struct SearchResult {
+  std::vector<Found> found;  // best first; the later ones change less of the default
+  std::string why_none;      // a phrase, when nothing was found
 };
 
 // Called with what is going on, often.
 using Report = std::function<void(const std::string& step)>;
 
-Found search(const Subject& subject, const Effort& effort, const Report& report);
+SearchResult search(const Subject& subject, const Effort& effort, const Report& report);
 
 }  // namespace rapt::tune

@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "bench/cases.hpp"
@@ -21,7 +22,8 @@ class Trial {
   Trial(const bench::Shape& shape, int threads);
 
   // Seconds of one call with this config text and the ISA target that is set. The mean of so many calls that
-  // the clock is exact; interruptions are the caller's business, who times in turns.
+  // the clock is exact; interruptions are the caller's business, who times in turns. The first call with a
+  // config is not timed, because the library may take more memory in it than ever before.
   double seconds(const std::string& config);
 
   // Empty when the result with this config is right, otherwise a sentence.
@@ -37,6 +39,7 @@ class Trial {
   int threads_;
   std::unique_ptr<bench::Case> case_;
   int calls_ = 0;  // of one timing; 0: not known yet
+  std::set<std::string> warm_;  // configs that have run
 };
 
 }  // namespace rapt::tune

@@ -34,11 +34,11 @@ AttentionRow default_attention_row(const Caches& caches, Registers registers,
   row.tile = default_tile(registers);
   const std::int64_t nr = row.tile.vectors * registers.lanes;
 
-  // L1 holds the panels that both products read again and again: q^T [d, NR] and s [block_kv, NR]. A
-  // quarter is left to the rows of k and v that stream past. A longer block rescales the sums less
-  // often; past 512 keys that is under 0.4 % of the work.
-  const std::int64_t q_panel = head_size * nr * kFloat;
-  row.block_kv = fit(std::min(caches.l1 / 2, caches.l1 * 3 / 4 - q_panel), nr * kFloat, 16, 64, 512);
+  // L1: the scores s [block_kv, NR] of a panel fill half, since one product writes them, the softmax passes
+  // over them and the other product reads them. q^T [d, NR] may come from L2: a step of the register tile
+  // reads NR floats of it for rows x vectors FMAs, which is 9 bytes a cycle or less. At least 128 keys and at
+  // most 512, because every block rescales the sums: 2 % of the work with 64 keys, 0.3 % with 512.
+  row.block_kv = fit(caches.l1 / 2, nr * kFloat, 16, 128, 512);
 
   // L2 holds the block of k and v, which every panel of the task reads again, and the task's q^T and
   // out^T [d, block_q]. A quarter is left to the rest. More rows read k and v less often: with 96, a
@@ -47,8 +47,10 @@ AttentionRow default_attention_row(const Caches& caches, Registers registers,
   const std::int64_t kv_block = 2 * row.block_kv * head_size * kFloat;
   row.block_q = fit(caches.l2 * 3 / 4 - kv_block, 2 * head_size * kFloat, nr, 96, 256);
 
-  // flash_lanes computes whole panels of NR rows. With at most half of one in use, flash_rows does less.
-  row.short_rows = nr / 2;
+  // flash_rows reads k and v once for one register tile of rows, and again for the next; flash_lanes once for
+  // all, but computes whole panels of NR rows. Measured crossovers: 12 (d = 64) to 20 rows (d = 128) with
+  // 14x2 tiles of 16 lanes, 6 with 6x2 tiles of 8 or 4 lanes.
+  row.short_rows = row.tile.rows;
   return row;
 }
 
@@ -57,9 +59,10 @@ GemmRow default_gemm_row(const Caches& caches, Registers registers) {
   row.tile = default_tile(registers);
   const std::int64_t mr = row.tile.rows, nr = row.tile.vectors * registers.lanes;
 
-  // L1: the panel of b [block_k, NR] fills half; rows of a stream past it. More than 512 deep gains
-  // nothing, because c is then read and written once for 2 * 512 FMAs of each element.
-  row.block_k = fit(caches.l1 / 2, nr * kFloat, 16, 64, 512);
+  // L1: the panel of b [block_k, NR] may fill it, because what falls out comes back from L2 at 9 bytes a cycle
+  // or less (as above), while a longer pass reads and writes c less often. More than 512 deep gains nothing:
+  // c is then touched once for 512 FMAs of each element.
+  row.block_k = fit(caches.l1, nr * kFloat, 16, 128, 512);
 
   // L2: the block of a [block_m, block_k] fills half, and is read once for every panel of b.
   row.block_m = fit(caches.l2 / 2, row.block_k * kFloat, mr, mr, 512);

@@ -1,0 +1,213 @@
+// The parts of rapt-tune that need no clock: who wins a race, and the file that is always whole.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <sstream>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "../tune/atomic_file.hpp"
+#include "../tune/race.hpp"
+
+namespace rapt::tune {
+namespace {
+
+bool never() { return false; }
+
+// Times of candidates with noise that only adds, as on a machine that does other things as well.
+struct Simulated {
+  std::vector<double> seconds;
+  double noise;
+  std::mt19937 random{1};
+  std::vector<int> runs = std::vector<int>(seconds.size());
+
+  double operator()(std::size_t candidate, std::size_t) {
+    ++runs[candidate];
+    return seconds[candidate] * (1 + noise * std::exponential_distribution<double>(1)(random));
+  }
+};
+
+Measure by(Simulated& simulated) {
+  return [&](std::size_t candidate, std::size_t shape) { return simulated(candidate, shape); };
+}
+
+TEST(TuneRace, FastestWinsThroughNoise) {
+  for (unsigned seed = 0; seed < 100; ++seed) {
+    Simulated simulated{.seconds = {1.0, 1.2, 0.9, 1.05, 1.5}, .noise = 0.02, .random = std::mt19937(seed)};
+    EXPECT_EQ(race(5, 3, 4, by(simulated), never).winner(), 2u) << seed;
+  }
+}
+
+TEST(TuneRace, HopelessCandidatesStopRunningAndTheDefaultNever) {
+  Simulated simulated{.seconds = {2.0, 1.0, 1.3}, .noise = 0};
+  const RaceResult result = race(3, 1, 4, by(simulated), never);
+  EXPECT_EQ(simulated.runs, (std::vector<int>{4, 4, 1}));
+  EXPECT_EQ(result.winner(), 1u);
+  EXPECT_DOUBLE_EQ(result.cost(1), 0.5);
+}
+
+TEST(TuneRace, AWinnerLosesToTheDefaultOnNoShape) {
+  const double seconds[3][2] = {{1, 1}, {0.5, 1.1}, {0.9, 1.0}};
+  const auto measure = [&](std::size_t candidate, std::size_t shape) { return seconds[candidate][shape]; };
+  EXPECT_EQ(race(3, 2, 4, measure, never).winner(), 2u);
+}
+
+TEST(TuneRace, ACutRoundDoesNotCount) {
+  Simulated simulated{.seconds = {1.0, 0.5}, .noise = 0};
+  int timings = 0;
+  const auto out_of_time = [&] { return ++timings > 3; };
+  const RaceResult result = race(2, 2, 4, by(simulated), out_of_time);
+  EXPECT_EQ(result.rounds, 0);
+  EXPECT_EQ(result.winner(), 0u);
+  EXPECT_TRUE(std::isinf(result.cost(1)));
+}
+
+TEST(TuneDuel, NoiseIsNeitherGainNorLoss) {
+  int believed = 0;
+  for (unsigned seed = 0; seed < 100; ++seed) {
+    Simulated simulated{.seconds = {1.0, 1.0}, .noise = 0.03, .random = std::mt19937(seed)};
+    const Duel duel = tune::duel(2, 6, by(simulated), never);
+    believed += duel.gain() > kMargin || duel.loses_anywhere();
+  }
+  EXPECT_LE(believed, 5);
+}
+
+TEST(TuneDuel, GainAndLossAreSeen) {
+  Simulated faster{.seconds = {1.0, 0.9}, .noise = 0.02};
+  EXPECT_GT(duel(2, 6, by(faster), never).gain(), 1.06);
+  Simulated slower{.seconds = {1.0, 1.1}, .noise = 0.02};
+  const Duel lost = duel(2, 6, by(slower), never);
+  EXPECT_LT(lost.gain(), 1.0);
+  EXPECT_TRUE(lost.loses_anywhere());
+}
+
+TEST(TuneCrossover, IsWhereTheAlgorithmsMeet) {
+  const std::vector<std::size_t> rows = {1, 2, 4, 8, 16};
+  EXPECT_EQ(crossover(rows, {1, 2, 4, 8, 16}, {5, 5, 5, 5, 5}, 1), 4u);
+  EXPECT_EQ(crossover(rows, {9, 9, 9, 9, 9}, {5, 5, 5, 5, 5}, 4), 0u);
+  EXPECT_EQ(crossover(rows, {1, 1, 1, 1, 1}, {5, 5, 5, 5, 5}, 4), 16u);
+  // The default, 3, does what 2 does; and what is not better by the margin does not move it.
+  EXPECT_EQ(crossover(rows, {1, 1, 9, 9, 9}, {5, 5, 5, 5, 5}, 3), 3u);
+  EXPECT_EQ(crossover(rows, {1, 2, 4.95, 8, 16}, {5, 5, 5, 5, 5}, 2), 2u);
+}
+
+class TuneFile : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "rapt-tune-test-XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    directory_ = pattern;
+    path_ = pattern + "/config.hpp";
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  std::string read() const {
+    std::ifstream file(path_, std::ios::binary);
+    std::ostringstream text;
+    text << file.rdbuf();
+    return text.str();
+  }
+
+  // Versions of some hundred KiB that differ in every line, so that a mixture of two is seen.
+  static std::string version(int number) {
+    std::string text;
+    for (int line = 0; line < 20000; ++line) text += "// version " + std::to_string(number) + "\n";
+    return text;
+  }
+  static bool whole(const std::string& text) {
+    const std::size_t at = text.find_first_of("0123456789");
+    return at != std::string::npos && text == version(std::atoi(text.c_str() + at));
+  }
+
+  // A child that writes versions until it is killed.
+  pid_t writer(int first) const {
+    const pid_t child = ::fork();
+    if (child != 0) return child;
+    for (int number = first;; ++number) write_whole_file(path_, version(number));
+  }
+
+  std::string directory_, path_;
+};
+
+TEST_F(TuneFile, IsWrittenWithTheUsualMode) {
+  const mode_t before = ::umask(027);
+  write_whole_file(path_, version(1));
+  ::umask(before);
+  struct stat status;
+  ASSERT_EQ(::stat(path_.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0640u);
+  EXPECT_EQ(read(), version(1));
+  write_whole_file(path_, version(2));
+  EXPECT_EQ(read(), version(2));
+}
+
+TEST_F(TuneFile, FailureNamesThePathAndLeavesNothing) {
+  const std::string missing = directory_ + "/missing/config.hpp";
+  for (const auto& attempt : {+[](const std::string& p) { write_whole_file(p, "x"); }, +[](const std::string& p) { check_writable(p); }}) {
+    try {
+      attempt(missing);
+      FAIL() << "no error";
+    } catch (const std::system_error& error) {
+      EXPECT_EQ(error.code().value(), ENOENT);
+      EXPECT_NE(std::string(error.what()).find(directory_ + "/missing"), std::string::npos) << error.what();
+    }
+    EXPECT_THROW(check_writable(directory_), std::system_error);
+  }
+  // The target is a directory that is not empty: the rename fails, and the temporary file goes away.
+  ASSERT_EQ(::mkdir(path_.c_str(), 0700), 0);
+  EXPECT_THROW(write_whole_file(path_, "x"), std::system_error);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory_), {}), 1);
+}
+
+TEST_F(TuneFile, IsWholeWhileSixtyWrite) {
+  write_whole_file(path_, version(0));
+  std::vector<pid_t> children;
+  for (int i = 0; i < 60; ++i) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      write_whole_file(path_, version(i));
+      ::_exit(0);
+    }
+    children.push_back(child);
+  }
+  while (!children.empty()) {
+    ASSERT_TRUE(whole(read()));
+    std::erase_if(children, [](pid_t child) {
+      int status = 0;
+      if (::waitpid(child, &status, WNOHANG) != child) return false;
+      EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+      return true;
+    });
+  }
+  EXPECT_TRUE(whole(read()));
+  // Nobody left a temporary file.
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory_), {}), 1);
+}
+
+// RAPT_TEST_KILLS makes this the long test of a release.
+TEST_F(TuneFile, IsWholeAfterKill) {
+  const char* const kills = std::getenv("RAPT_TEST_KILLS");
+  const int points = kills != nullptr ? std::atoi(kills) : 20;
+  write_whole_file(path_, version(0));
+  std::mt19937 random(7);
+  for (int i = 0; i < points; ++i) {
+    const pid_t child = writer(1000 * i);
+    ::usleep(static_cast<useconds_t>(random() % 10000));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    ASSERT_TRUE(whole(read())) << "kill " << i;
+  }
+}
+
+}  // namespace
+}  // namespace rapt::tune
