@@ -1,0 +1,55 @@
+"""What every peer is to the driver: variants of one computation that can be run, read and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from shapes import Shape
+
+Operands = dict[str, np.ndarray]
+"""f32, dense. gemm: a [m, k], b [k, n]. Attention: q [batch, heads, seq_q, depth], kv [2, batch, kv_heads,
+seq_kv, depth]. layer: tokens [batch, seq, embedding], and in f64 w_q, w_k, w_v [heads, embedding, depth],
+w_o [heads, depth, embedding]."""
+
+
+@dataclass
+class Variant:
+    """One way in which a peer computes a shape. The best of its variants is the peer's figure."""
+
+    name: str
+    run: Callable[[], object]
+    result: Callable[[], np.ndarray]  # of the last run, laid out as rapt's
+    time: Callable[[float], list[float]] | None = None  # a stopwatch of its own, for a budget in seconds
+
+    def seconds(self, budget: float) -> list[float]:
+        """Seconds of each of some runs, at least one, after one that warms up."""
+        if self.time is not None:
+            return self.time(budget)
+        self.run()
+        seconds = []
+        clock = time.perf_counter
+        end = clock() + budget
+        while True:
+            start = clock()
+            self.run()
+            now = clock()
+            seconds.append(now - start)
+            if now >= end:
+                return seconds
+
+
+class Peer:
+    """A library in a process of its own. `threads` is how many it may use."""
+
+    def __init__(self, threads: int) -> None:
+        raise NotImplementedError
+
+    version = ""
+
+    def variants(self, shape: Shape, operands: Operands) -> list[Variant]:
+        """Empty when the library does not compute this."""
+        raise NotImplementedError

@@ -1,0 +1,67 @@
+"""PyTorch: scaled_dot_product_attention, mm, and the layer made of them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from peer import Operands, Peer, Variant
+
+from shapes import Shape
+
+
+class Torch(Peer):
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(False)
+        self.version = torch.__version__
+
+    def variants(self, shape: Shape, operands: Operands) -> list[Variant]:
+        x = {name: torch.from_numpy(array) for name, array in operands.items()}
+        if shape.operation == "gemm":
+            c = torch.empty(x["a"].shape[0], x["b"].shape[1])
+            return [Variant("mm", lambda: torch.mm(x["a"], x["b"], out=c), c.numpy)]
+        if shape.operation == "layer":
+            return [self._layer(x)]
+        return self._attention(shape, x)
+
+    def _attention(self, shape: Shape, x: dict[str, torch.Tensor]) -> list[Variant]:
+        q, (k, v) = x["q"], x["kv"]
+        causal = shape.attention.causal
+        grouped = q.shape[1] != k.shape[1]
+        out = torch.empty(0)
+
+        def sdpa() -> None:
+            nonlocal out
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped)
+
+        found = [Variant("sdpa", sdpa, lambda: out.numpy())]
+        if grouped and q.shape[2] == 1:
+            # The query heads of a key head as rows of one head: K and V are then read once, not once a head.
+            rows = q.view(k.shape[0], k.shape[1], -1, q.shape[3])
+
+            def packed() -> None:
+                nonlocal out
+                out = F.scaled_dot_product_attention(rows, k, v)
+
+            found.append(Variant("sdpa with the group packed", packed, lambda: out.reshape(q.shape).numpy()))
+        return found
+
+    def _layer(self, x: dict[str, torch.Tensor]) -> Variant:
+        tokens = x["tokens"]
+        heads, embedding, depth = x["w_q"].shape
+
+        def columns(name: str) -> torch.Tensor:  # [heads, embedding, depth] -> [heads * depth, embedding]
+            return x[name].float().permute(0, 2, 1).reshape(heads * depth, embedding)
+
+        w_qkv = torch.cat([columns("w_q"), columns("w_k"), columns("w_v")]).contiguous()
+        w_o = x["w_o"].float().reshape(heads * depth, embedding).t().contiguous()
+        batch, seq, _ = tokens.shape
+        out = torch.empty(0)
+
+        def layer() -> None:
+            nonlocal out
+            qkv = F.linear(tokens, w_qkv).view(batch, seq, 3, heads, depth).permute(2, 0, 3, 1, 4)
+            mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
+            out = F.linear(mixed.transpose(1, 2).reshape(batch, seq, heads * depth), w_o)
+
+        return Variant("linear, sdpa, linear", layer, lambda: out.numpy())
