@@ -29,6 +29,7 @@ std::vector<Shape> attention_search(std::int64_t head_size) {
       shape(Operation::prefill, {1, 1, 1024, head_size}),  // long: blocks of k and v pass by many times
       shape(Operation::causal, {1, 2, 512, head_size}),    // where a long block does work that is masked
       shape(Operation::prefill, {1, 4, 128, head_size}),   // short: a block is the whole problem
+      shape(Operation::decode, {1, 8, 2, 2048, head_size}),  // few rows: the other algorithm's blocks of keys
   };
 }
 

@@ -66,11 +66,11 @@ void Progress::draw() {
   const double in_piece = std::min(elapsed() - began_, planned_now_);
   const double share = planned_before_ > 0 ? std::min(began_ / planned_before_, 1.0) : 1.0;
   const double left = std::max((planned_ - planned_before_) * share - in_piece, 0.0);
-  const double done = elapsed() / std::max(elapsed() + left, 1e-9);
-  const int filled = std::clamp(static_cast<int>(done * kWidth), 0, kWidth);
+  done_ = std::max(done_, elapsed() / std::max(elapsed() + left, 1e-9));  // a bar does not go back
+  const int filled = std::clamp(static_cast<int>(done_ * kWidth), 0, kWidth);
   std::string line = "[" + std::string(static_cast<std::size_t>(filled), '#') +
                      std::string(static_cast<std::size_t>(kWidth - filled), '.') + "] " +
-                     std::to_string(static_cast<int>(done * 100)) + " %, " + time_text(left) +
+                     std::to_string(static_cast<int>(done_ * 100)) + " %, " + time_text(left) +
                      " left  " + what_ + (detail_.empty() ? "" : ": " + detail_);
   line.resize(std::min<std::size_t>(line.size(), 100));  // never wrap: a wrapped line is not rewritten
   std::fprintf(stderr, "\r%s\033[K", line.c_str());

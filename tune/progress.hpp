@@ -33,7 +33,8 @@ class Progress {
   const Clock::time_point start_ = Clock::now();
   double planned_before_ = 0, planned_now_ = 0;  // seconds of the pieces before this one, and of this one
   double began_ = 0;                             // elapsed() when this piece began
-  double drawn_ = -1;
+  double drawn_ = -1;                            // elapsed() at the last drawing; -1: no line is there
+  double done_ = 0;
   std::string what_, detail_;
 };
 

@@ -122,7 +122,7 @@ template <class Row>
 std::int64_t few_rows_limit(const Subject& subject, const Row& row, const Row& by_default,
                             const FewRows<Row>& few_rows_of, const Effort& effort, const Report& report) {
   constexpr std::int64_t kAlways = 8192;
-  std::vector<double> few, many;
+  std::vector<std::vector<double>> few, many;  // [shape][number of rows], seconds
   for (const std::size_t n : few_rows()) {
     const Track track(subject, few_rows_of.shapes(n), effort, report);
     Row always = row, never = row;
@@ -130,11 +130,23 @@ std::int64_t few_rows_limit(const Subject& subject, const Row& row, const Row& b
     never.*few_rows_of.limit = 0;
     const RaceResult result = track.race("few rows", subject, std::vector<Row>{always, never});
     if (result.rounds == 0) return by_default.*few_rows_of.limit;  // out of time
-    few.push_back(1);
-    many.push_back(result.cost(1));
+    few.resize(track.size());
+    many.resize(track.size());
+    for (std::size_t shape = 0; shape < track.size(); ++shape) {
+      few[shape].push_back(result.seconds[0][shape]);
+      many[shape].push_back(result.seconds[1][shape]);
+    }
   }
-  return static_cast<std::int64_t>(
-      crossover(few_rows(), few, many, static_cast<std::size_t>(by_default.*few_rows_of.limit)));
+  // Where the shapes disagree, the one that wants the least change is followed, so that none loses.
+  const auto limit = static_cast<std::size_t>(by_default.*few_rows_of.limit);
+  std::size_t least = std::numeric_limits<std::size_t>::max(), most = 0;
+  for (std::size_t shape = 0; shape < few.size(); ++shape) {
+    if (few[shape].size() != few_rows().size()) return by_default.*few_rows_of.limit;  // left out for its length
+    const std::size_t its_own = crossover(few_rows(), few[shape], many[shape], limit);
+    least = std::min(least, its_own);
+    most = std::max(most, its_own);
+  }
+  return static_cast<std::int64_t>(std::clamp(limit, least, most));
 }
 
 AttentionRow search_blocks(const Subject& subject, const AttentionRow& by_default, const Track& track,
@@ -258,10 +270,10 @@ SearchResult search_and_confirm(const Subject& subject, const Row& by_default, c
     if (gain > 0) result.found.push_back({text_of(subject, row), gain});
   }
   if (rows.empty()) {
-    result.why_none = "nothing was faster";
+    result.why_none = searching.out_of_time() ? "the time was too short to search" : "nothing was faster";
   } else if (result.found.empty()) {
     result.why_none = effort.out_of_time() ? "the time was too short to be sure of better"
-                                           : "nothing was faster by 2 % twice and slower nowhere";
+                                           : "no candidate beat it by 2 % twice and lost nowhere";
   }
   return result;
 }
