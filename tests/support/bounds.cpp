@@ -64,6 +64,7 @@ ExpectedAttention expect_attention(const Problem<float>& problem) {
         pair.r = sum_error(depth_k + 2) * magnitude(problem, h, i, pair.j) +
                  std::abs(problem.scale()) * depth_k * kSmallest + added * kU * std::abs(pair.s) +
                  kU * (max - pair.s) + exp_error(max - pair.s);
+        if (pair.p == 0) pair.r = 0;  // a score of -infinity has no error
         mean_r += pair.p * pair.r;
       }
       // Every key may be a block of its own: n additions inside blocks, n between them.
