@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "cases.hpp"
+#include "limits.hpp"
 #include "peak.hpp"
 #include "rapt/rapt.hpp"
 #include "shapes.hpp"
@@ -33,6 +34,7 @@ struct Options {
   std::string shape_list = RAPT_SHAPES_FILE;
   std::string config;  // a config header to load
   bool every_shape = false;
+  bool limits = false;
 };
 
 bool g_failed = false;
@@ -243,6 +245,7 @@ int run(int argc, char** argv) {
   app.add_option("--shape-list", options.shape_list, "the list of shapes")->capture_default_str();
   app.add_option("--config", options.config,
                  "config header to use in place of the one compiled in");
+  app.add_flag("--limits", options.limits, "only what the machine allows, and no benchmark");
   app.allow_extras();
   try {
     app.parse(argc, argv);
@@ -250,6 +253,10 @@ int run(int argc, char** argv) {
     return app.exit(error);
   }
   initialize_benchmark(argv[0], app.remaining());
+  if (options.limits) {
+    print_limits(wanted_targets(options), wanted_threads(options));
+    return 0;
+  }
   if (!options.config.empty()) rapt::load_config(read_file(options.config));
   if (register_benchmarks(options) == 0) throw std::invalid_argument("no shape is called so");
   add_context(options);

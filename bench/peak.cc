@@ -45,10 +45,11 @@ using F32 = hn::ScalableTag<float>;
 
 // Variables and not an array: vectors of SVE and RVV have no size that an array could use, and
 // compilers keep arrays in memory.
-#define RAPT_EACH_CHAIN(DO)                                                                       \
-  DO(0)                                                                                           \
-  DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15) \
-      DO(16) DO(17) DO(18) DO(19) DO(20) DO(21) DO(22) DO(23)
+// clang-format off
+#define RAPT_EACH_CHAIN(DO)                                                       \
+  DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)       \
+  DO(12) DO(13) DO(14) DO(15) DO(16) DO(17) DO(18) DO(19) DO(20) DO(21) DO(22) DO(23)
+// clang-format on
 
 // Chains of chain = chain * x + y, which settle at 2: every step depends on the one before it, so
 // nothing can be left out, and latency is hidden when there are enough of them.

@@ -33,7 +33,7 @@ class Meter {
   double best() const { return best_; }
   const std::string& how() const { return how_; }  // the loop that was best: "12 chains"
 
- private:
+  // Each loop that competes, with the best that was seen of it.
   struct Loop {
     std::string how;
     // Does a little of the work (a pass, some microseconds) on thread i of n; returns flops or
@@ -41,6 +41,9 @@ class Meter {
     double (*run)(std::span<const float> data, int i, int n);
     double best = 0;
   };
+  const std::vector<Loop>& loops() const { return loops_; }
+
+ private:
   Meter(int threads, std::span<const float> data) : threads_(threads), data_(data) {}
   double window(const Loop& loop) const;  // 1e9 units a second
   friend struct TargetLoops;
