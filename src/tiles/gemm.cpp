@@ -46,8 +46,9 @@ bool a_in_place(const GemmProblem& p) {
 Index copy_row(Index k_count) { return (k_count + 15) / 16 * 16 + 16; }
 
 Operand place_a(const GemmProblem& p, const GemmBlock& block, Index k_begin) {
-  return {p.batch.element(p.a, block.batch) + block.row * p.a.row_stride + k_begin * p.a.column_stride, p.a.row_stride,
-          p.a.column_stride};
+  // A single row has no next one, and the distance 1 lets the tile take any stride along k.
+  return {p.batch.element(p.a, block.batch) + block.row * p.a.row_stride + k_begin * p.a.column_stride,
+          p.m == 1 ? 1 : p.a.row_stride, p.a.column_stride};
 }
 
 void copy_a(const GemmProblem& p, const GemmBlock& block, Index k_begin, Index k_count, float* copy) {
