@@ -1,0 +1,218 @@
+// The matrix product for all small sizes, exactly: integers, so that every order of summation gives
+// the same; every operand flush against a page that faults; nothing along an axis.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "rapt/gemm.hpp"
+#include "support/gemm_case.hpp"
+#include "support/ways.hpp"
+
+namespace rapt::tests {
+namespace {
+
+using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+// Room for matrices of any smaller size, flush against one of its ends.
+class Room {
+ public:
+  Room(std::int64_t largest, Edge edge)
+      : edge_(edge),
+        size_(largest),
+        memory_(static_cast<std::size_t>(largest) * sizeof(float), edge) {}
+  float* take(std::int64_t count) const {
+    auto* begin = reinterpret_cast<float*>(memory_.data());
+    return edge_ == Edge::end ? begin + size_ - count : begin;
+  }
+
+ private:
+  Edge edge_;
+  std::int64_t size_;
+  GuardedMemory memory_;
+};
+
+// Small integers without a pattern that a wrong index would keep.
+float integer(std::int64_t i) { return static_cast<float>((i * 7919 + i / 7 * 104729) % 17 - 8); }
+
+// One product of every layout: bit 0 a^T, 1 b^T, 2 c^T.
+void expect_exact(std::int64_t m, std::int64_t n, std::int64_t k, unsigned layout,
+                  const Room& a_room, const Room& b_room, const Room& c_room,
+                  const std::vector<float>& want) {
+  float* a = a_room.take(m * k);
+  float* b = b_room.take(k * n);
+  float* c = c_room.take(m * n);
+  for (std::int64_t i = 0; i < m * k; ++i) a[layout & 1 ? i % k * m + i / k : i] = integer(i);
+  for (std::int64_t i = 0; i < k * n; ++i)
+    b[layout & 2 ? i % n * k + i / n : i] = integer(i + 1000003);
+  std::fill_n(c, m * n, kNaN);
+  const View<const float, Row, Inner> a_view(a, {m, k}, {layout & 1 ? 1 : k, layout & 1 ? m : 1});
+  const View<const float, Inner, Column> b_view(b, {k, n},
+                                                {layout & 2 ? 1 : n, layout & 2 ? k : 1});
+  const View<float, Row, Column> c_view(c, {m, n}, {layout & 4 ? 1 : n, layout & 4 ? m : 1});
+  gemm(a_view, b_view, c_view);
+  for (std::int64_t i = 0; i < m * n; ++i) {
+    const float got = c[layout & 4 ? i % n * m + i / n : i];
+    ASSERT_EQ(got, want[static_cast<std::size_t>(i)])
+        << "c[" << i / n << ", " << i % n << "], m " << m << " n " << n << " k " << k << " layout "
+        << layout;
+  }
+}
+
+std::vector<float> product(std::int64_t m, std::int64_t n, std::int64_t k) {
+  std::vector<float> c(static_cast<std::size_t>(m * n));
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t x = 0; x < k; ++x) {
+      for (std::int64_t j = 0; j < n; ++j) {
+        c[static_cast<std::size_t>(i * n + j)] += integer(i * k + x) * integer(x * n + j + 1000003);
+      }
+    }
+  }
+  return c;
+}
+
+void expect_all(const std::vector<std::int64_t>& ms, const std::vector<std::int64_t>& ns,
+                const std::vector<std::int64_t>& ks, const std::vector<Blocks>& blocks) {
+  const std::int64_t most = ms.back() * std::max(ns.back(), ks.back()) + ns.back() * ks.back();
+  const Room rooms[2] = {Room(most, Edge::end), Room(most, Edge::start)};
+  const Room more[2] = {Room(most, Edge::end), Room(most, Edge::start)};
+  const Room results[2] = {Room(most, Edge::end), Room(most, Edge::start)};
+  for (std::int64_t m : ms) {
+    for (std::int64_t k : ks) {
+      std::vector<std::vector<float>> want;
+      for (std::int64_t n : ns) want.push_back(product(m, n, k));
+      for_each_way(blocks, [&] {
+        for (std::size_t i = 0; i < ns.size() && !testing::Test::HasFatalFailure(); ++i) {
+          const auto pick = static_cast<std::size_t>(m + ns[i] + k);
+          expect_exact(m, ns[i], k, static_cast<unsigned>(pick % 8), rooms[pick % 2],
+                       more[pick / 2 % 2], results[pick / 4 % 2], want[i]);
+        }
+      });
+      if (testing::Test::HasFatalFailure()) return;
+    }
+  }
+}
+
+std::vector<std::int64_t> range(std::int64_t from, std::int64_t to) {
+  std::vector<std::int64_t> result;
+  for (std::int64_t i = from; i <= to; ++i) result.push_back(i);
+  return result;
+}
+
+TEST(GemmSizes, EverySizeFrom1To33) {  // B5, B6, B16
+  expect_all(range(1, 33), range(1, 33), range(1, 33), {small_packed(5), small_direct(5)});
+}
+
+TEST(GemmSizes, AroundTheTilesOfEveryTarget) {  // B5
+  std::vector<std::int64_t> rows, columns;
+  for (const kernels::Kernels* kernels : all_targets()) {
+    for (int t = 0; t < kernels->n_tiles; ++t) {
+      for (std::int64_t d : {-1, 0, 1}) {
+        rows.push_back(2 * kernels->tiles[t].rows + d);
+        columns.push_back(kernels->tiles[t].columns + d);
+        columns.push_back(2 * kernels->tiles[t].columns + d);
+      }
+    }
+  }
+  for (auto* list : {&rows, &columns}) {
+    std::sort(list->begin(), list->end());
+    list->erase(std::unique(list->begin(), list->end()), list->end());
+  }
+  expect_all(rows, columns, {1, 2, 15, 16, 17, 64, 65},
+             {small_packed(16), small_packed(16, 1), small_packed(16, 2)});
+}
+
+TEST(GemmSizes, NothingAlongAnAxis) {  // B22: c holds NaN before
+  for (int axis = 0; axis < 4; ++axis) {
+    for (float beta : {0.0f, 0.5f}) {
+      for (bool bias : {false, true}) {
+        GemmCase g;
+        g.batch = {axis == 3 ? 0 : 2};
+        g.m = axis == 0 ? 0 : 5;
+        g.n = axis == 1 ? 0 : 19;
+        g.k = axis == 2 ? 0 : 7;
+        g.beta = beta;
+        g.bias = bias;
+        g.activation = Activation::relu;
+        g.integers = true;
+        for (std::uint64_t seed = 1; seed < 9; ++seed) {
+          g.seed = seed;
+          g.dense = seed % 2 == 0;
+          g.b_transposed = seed % 4 == 0;
+          GemmData data(g);
+          const auto expected = data.expect();
+          for_each_way({small_packed(1), small_direct(1)}, [&] {
+            data.run();
+            data.check(expected);
+          });
+        }
+      }
+    }
+  }
+}
+
+TEST(GemmSizes, NaNAndInfinityGoWhereTheyMust) {
+  GemmCase g;
+  g.m = 17;
+  g.n = 35;
+  g.k = 20;
+  g.dense = true;
+  for (int layout = 0; layout < 8; ++layout) {
+    g.a_transposed = layout & 1;
+    g.b_transposed = layout & 2;
+    g.c_transposed = layout & 4;
+    GemmData data(g);
+    data.a[3 * g.k + 4] = kNaN;
+    data.b[9 * g.n + 33] = std::numeric_limits<float>::infinity();
+    data.a.seal();
+    data.b.seal();
+    const auto expected = data.expect();
+    for_each_way({small_packed(1), small_packed(16), small_direct(8)}, [&] {
+      data.run();
+      data.check(expected);
+      for (std::int64_t i = 0; i < data.c.size(); ++i) {
+        ASSERT_TRUE(i / g.n == 3 || i % g.n == 33 || std::isfinite(data.c[i])) << i;
+      }
+    });
+  }
+}
+
+TEST(GemmSizes, OffsetsBeyond32Bits) {  // B14, B15
+  if (sizeof(void*) < 8) GTEST_SKIP() << "a 32-bit address space";
+  constexpr std::int64_t kFar = (std::int64_t{1} << 32) + 4096 + 5;
+  constexpr auto kBytes = static_cast<std::size_t>(3 * kFar) * sizeof(float);
+  const SparseMemory a_memory(kBytes), b_memory(kBytes), c_memory(kBytes);
+  if (a_memory.bytes() == 0 || b_memory.bytes() == 0 || c_memory.bytes() == 0) {
+    GTEST_SKIP() << "the system refuses the address space";
+  }
+  constexpr std::int64_t kM = 3, kN = 3, kK = 3;
+  auto* a = reinterpret_cast<float*>(a_memory.data());
+  auto* b = reinterpret_cast<float*>(b_memory.data());
+  auto* c = reinterpret_cast<float*>(c_memory.data());
+  const std::vector<float> want = product(kM, kN, kK);
+  for (unsigned far = 0; far < 8; ++far) {  // which axis of a, b, c is far
+    const std::int64_t as[] = {far & 1 ? kFar : 1, far & 1 ? 1 : kFar},
+                       bs[] = {far & 2 ? kFar : 1, far & 2 ? 1 : kFar},
+                       cs[] = {far & 4 ? kFar : 1, far & 4 ? 1 : kFar};
+    for (std::int64_t i = 0; i < 9; ++i) {
+      a[i / 3 * as[0] + i % 3 * as[1]] = integer(i);
+      b[i / 3 * bs[0] + i % 3 * bs[1]] = integer(i + 1000003);
+    }
+    for_each_way({small_packed(1), small_direct(1)}, [&] {
+      gemm(View<const float, Row, Inner>(a, {kM, kK}, {as[0], as[1]}),
+           View<const float, Inner, Column>(b, {kK, kN}, {bs[0], bs[1]}),
+           View<float, Row, Column>(c, {kM, kN}, {cs[0], cs[1]}));
+      for (std::int64_t i = 0; i < 9; ++i) {
+        ASSERT_EQ(c[i / 3 * cs[0] + i % 3 * cs[1]], want[static_cast<std::size_t>(i)])
+            << far << " " << i;
+      }
+    });
+  }
+}
+
+}  // namespace
+}  // namespace rapt::tests
