@@ -1,0 +1,175 @@
+// A row's result depends on that row's inputs alone: not on the number of threads, the executor,
+// the rest of the batch, what its neighbours attend, or how often the call was made before.
+#include <gtest/gtest.h>
+
+#include "support/attention_case.hpp"
+#include "support/executors.hpp"
+#include "support/gemm_case.hpp"
+#include "support/ways.hpp"
+
+#ifndef RAPT_WITHOUT_TBB
+#include <oneapi/tbb/task_arena.h>
+#endif
+
+namespace rapt::tests {
+namespace {
+
+using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
+
+const std::vector<Blocks> kSmall = {few_keys_lanes(16), few_keys_rows(16), small_packed(16)};
+
+// Calls run(executor) on one thread and on several, by every executor there is.
+void on_all_executors(const std::function<void(const Executor*)>& run) {
+  run(&serial_executor());
+  for (int threads : {1, 2, 3, 8}) {
+    const ThreadExecutor executor(threads);
+    run(&executor);
+#ifndef RAPT_WITHOUT_TBB
+    tbb::task_arena(threads).execute([&] { run(nullptr); });
+#endif
+  }
+  const BackwardExecutor backward;
+  run(&backward);
+  run(nullptr);
+}
+
+TEST(SameBits, OfAttentionOnAnyNumberOfThreads) {  // B26
+  Seeds(31, cases(45)).for_each([](std::uint64_t seed) {
+    AttentionCase c = AttentionCase::random(seed);
+    c.seq_q *= 3;  // several blocks of queries
+    AttentionData data(c);
+    for_each_way(kSmall, [&] {
+      data.run(&serial_executor());
+      const std::vector<float> out = data.out.values(), lse = data.lse.values();
+      on_all_executors([&](const Executor* executor) {
+        data.run(executor);
+        ASSERT_TRUE(same_bits(out, data.out.values())) << c.describe();
+        ASSERT_TRUE(same_bits(lse, data.lse.values())) << c.describe();
+      });
+    });
+  });
+}
+
+TEST(SameBits, OfTheMatrixProductOnAnyNumberOfThreads) {  // B26
+  Seeds(32, cases(45)).for_each([](std::uint64_t seed) {
+    GemmData data(GemmCase::random(seed, 200));
+    for_each_way(kSmall, [&] {
+      data.run(&serial_executor());
+      const std::vector<float> c = data.c.values();
+      on_all_executors([&](const Executor* executor) {
+        data.run(executor);
+        ASSERT_TRUE(same_bits(c, data.c.values())) << data.of.describe();
+      });
+    });
+  });
+}
+
+TEST(SameBits, OfRepeatedCalls) {
+  AttentionCase c = AttentionCase::random(5);
+  c.seq_q = 131;
+  c.seq_kv = 257;
+  AttentionData data(c);
+  for_each_way(kSmall, [&] {
+    data.run();
+    const std::vector<float> out = data.out.values();
+    for (int i = 0; i < 20; ++i) {
+      data.run();
+      ASSERT_TRUE(same_bits(out, data.out.values()));
+    }
+  });
+}
+
+TEST(SameBits, OfABatchElementAloneAndInItsBatch) {  // B26
+  Seeds(33, cases(60)).for_each([](std::uint64_t seed) {
+    AttentionCase c = AttentionCase::random(seed);
+    c.batch = {Random(seed).between(2, 7)};
+    AttentionData data(c);
+    for_each_way(kSmall, [&] {
+      data.run();
+      const std::vector<float> out = data.out.values(), lse = data.lse.values();
+      data.out.reset();
+      data.lse.reset();
+      reference::for_each_batch(data.q_view(), [&](const reference::Batch& batch) {
+        const reference::Problem<float> one = data.problem(batch);
+        AttentionOptions options = one.options;
+        if (c.lse) options.lse = batch_element(data.lse_view(), batch);
+        attention(one.q, one.k, one.v, batch_element(data.out_view(), batch), options);
+      });
+      EXPECT_TRUE(same_bits(out, data.out.values())) << c.describe();
+      EXPECT_TRUE(same_bits(lse, data.lse.values())) << c.describe();
+    });
+  });
+}
+
+TEST(SameBits, OfARowWhoseNeighboursAttendSomethingElse) {
+  Seeds(34, cases(60)).for_each([](std::uint64_t seed) {
+    AttentionCase c = AttentionCase::random(seed);
+    c.mask = Pairs::random;
+    c.mask_broadcast = 0;
+    c.bias = Pairs::none;
+    AttentionData one(c), other(c);
+    Random random(seed + 1);
+    const std::int64_t row = random.between(0, c.seq_q - 1);
+    for (std::int64_t n = 0; n < other.mask.size(); ++n) {
+      if (n / c.seq_kv % c.seq_q != row) other.mask[n] = random.percent(20);
+    }
+    other.mask.seal();
+    for_each_way(kSmall, [&] {
+      one.run();
+      other.run();
+      for (std::int64_t n = 0; n < one.out.size(); ++n) {
+        if (n / c.d_v % c.seq_q != row) continue;
+        ASSERT_EQ(one.out[n], other.out[n])
+            << "row " << row << " element " << n << ": " << c.describe();
+      }
+    });
+  });
+}
+
+// Each batch element by a call of its own must give what the call for all of them gave.
+void expect_same_alone(const GemmCase& g) {
+  GemmData data(g);
+  data.run();
+  const std::vector<float> c = data.c.values();
+  data.c.reset();
+  reference::for_each_batch(data.c_view(), [&](const reference::Batch& batch) {
+    gemm(batch_element(data.a_view(), batch), batch_element(data.b_view(), batch),
+         batch_element(data.c_view(), batch), data.options());
+  });
+  EXPECT_TRUE(same_bits(c, data.c.values())) << g.describe();
+}
+
+TEST(SameBits, OfAProductAloneAndInItsBatch) {  // B26
+  Seeds(35, cases(150)).for_each([](std::uint64_t seed) {
+    GemmCase g = GemmCase::random(seed);
+    g.batch = {Random(seed).between(2, 7)};
+    g.beta = 0;  // c is not consumed
+    g.integers = false;
+    for_each_way(kSmall, [&] { expect_same_alone(g); });
+  });
+}
+
+// One b for the whole batch, everything dense: a product that could be computed as one with more
+// rows.
+TEST(SameBits, OfAProductWithSharedWeightsAloneAndInItsBatch) {  // B26
+  for (bool b_transposed : {false, true}) {
+    for (std::int64_t m : {1, 2, 5, 9, 16, 40, 70}) {
+      for (std::int64_t n : {1, 3, 40, 130}) {
+        for (std::int64_t k : {40, 150, 700}) {
+          GemmCase g;
+          g.batch = {16};
+          g.b_broadcast = 2;
+          g.m = m;
+          g.n = n;
+          g.k = k;
+          g.dense = true;
+          g.b_transposed = b_transposed;
+          for_each_target([&] { expect_same_alone(g); });
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rapt::tests
