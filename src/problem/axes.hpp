@@ -39,18 +39,20 @@ class Range {
   Wide bytes_, reach_ = 0, count_ = 1, positive_ = 1;
 };
 
+// Returns the number of elements.
 template <class T, class... Axes>
-void check_memory(const char* name, const View<T, Axes...>& view) {
+std::int64_t check_memory(const char* name, const View<T, Axes...>& view) {
   Range range(name, sizeof(T));
   for (int i = 0; i < view.batch_axes(); ++i) range.axis(batch_name(i), view.batch_extent(i), view.batch_stride(i));
   (range.axis(Axes::name, view.template extent<Axes>(), view.template stride<Axes>()), ...);
   if (range.count() > 0 && view.data() == nullptr) fail(ErrorCode::null_data, {name, range.count()});
+  return range.count();
 }
 
 // An output: two of its elements must not be one.
 template <class T, class... Axes>
 void check_output(const char* name, const View<T, Axes...>& view) {
-  check_memory(name, view);
+  if (check_memory(name, view) == 0) return;
   const auto distinct = [&](const std::string& axis, std::int64_t extent, std::int64_t stride) {
     if (extent > 1 && stride == 0) {
       fail(ErrorCode::bad_value, {"the stride of axis " + axis + " of " + name, stride,
