@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #endif
 
 namespace rapt {
@@ -21,15 +22,25 @@ class Serial final : public Executor {
 };
 
 #ifndef RAPT_WITHOUT_TBB
+// oneTBB leaves errno behind when its first use looks for libraries and starts threads.
+struct KeepErrno {
+  int value = errno;
+  ~KeepErrno() { errno = value; }
+};
+
 class Tbb final : public Executor {
  public:
-  int workers() const override { return tbb::this_task_arena::max_concurrency(); }
+  int workers() const override {
+    const KeepErrno keep_errno;
+    return tbb::this_task_arena::max_concurrency();
+  }
 
   // One puller a worker, each taking the next task until none is left: tasks start in order, the long ones first.
   // Pullers that find no thread of their own run later, and find nothing to do.
   void parallel_for(std::int64_t tasks, Task task, const void* context) const override {
     const int pullers = static_cast<int>(std::min<std::int64_t>(tasks, workers()));
     if (pullers <= 1) return serial_executor().parallel_for(tasks, task, context);
+    const KeepErrno keep_errno;
     std::atomic<std::int64_t> next{0};
     const auto pull = [&](int worker) {
       for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) task(context, i, worker);
