@@ -86,15 +86,15 @@ struct TileKernel {
   void (*product)(const TileProduct&);
 };
 
-inline constexpr int kMaxTiles = 4;
-inline constexpr int kMaxColumns = 6 * 64;  // NR of the widest tile on the longest vector that we take
+inline constexpr int kMaxTiles = 5;
+inline constexpr int kMaxColumns = 8 * 64;  // NR of the widest tile on the longest vector that we take
 
 struct Kernels {
   const char* target;  // Highway's name
   int lanes;           // f32 lanes of a vector
   int registers;       // vector registers
   int n_tiles;
-  TileKernel tiles[kMaxTiles];  // the first is the default; the last is the wide one for few rows
+  TileKernel tiles[kMaxTiles];  // the first is the default, and none is narrower
   void (*dot_product)(const DotProduct&);
   void (*softmax_lanes)(const SoftmaxStep&);
   void (*softmax_rows)(const SoftmaxStep&);

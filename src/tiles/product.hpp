@@ -9,17 +9,21 @@ namespace rapt::tiles {
 
 using kernels::Index;
 
-// The widest tile whose columns fit n, or null when even the narrowest is too wide. Tiles of at least `rows`
-// rows where there is a choice, since a lower tile reads b several times.
-inline const kernels::TileKernel* widest_tile(const kernels::Kernels& kernels, Index n, Index rows) {
+// The tile for the next columns of n, or null when even the narrowest is too wide. It has at least `rows` rows
+// where there is a choice, since a lower tile reads b several times; then the widest, but not one that leaves
+// columns which the narrowest cannot fill.
+inline const kernels::TileKernel* next_tile(const kernels::Kernels& kernels, Index n, Index rows) {
+  const Index narrow = kernels.tiles[0].columns;
   const kernels::TileKernel* best = nullptr;
   for (int i = 0; i < kernels.n_tiles; ++i) {
     const kernels::TileKernel& tile = kernels.tiles[i];
-    if (tile.columns > n) continue;
-    const bool fits = tile.rows >= rows;
-    if (best == nullptr || fits > (best->rows >= rows) || (fits == (best->rows >= rows) && tile.columns > best->columns)) {
+    if (tile.columns > n || (n % narrow == 0 && tile.columns % narrow != 0)) continue;
+    if (best == nullptr) {
       best = &tile;
+      continue;
     }
+    const bool fits = tile.rows >= rows, best_fits = best->rows >= rows;
+    if (fits != best_fits ? fits : tile.columns > best->columns) best = &tile;
   }
   return best;
 }
@@ -33,7 +37,7 @@ inline Index product_scratch(const kernels::Kernels& kernels, Index inner) {
 // copy. p.beta: [kMaxColumns] equal values, or null.
 inline void product_in_place(const kernels::Kernels& kernels, kernels::TileProduct p, Index columns, float* scratch) {
   while (columns > 0) {
-    const kernels::TileKernel* tile = widest_tile(kernels, columns, p.rows);
+    const kernels::TileKernel* tile = next_tile(kernels, columns, p.rows);
     p.columns = tile == nullptr ? columns : tile->columns;
     if (tile == nullptr) {
       tile = &kernels.tiles[0];
