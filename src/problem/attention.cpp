@@ -17,6 +17,7 @@ template <class HeadAxis, class RowAxis, class ColumnAxis, class T>
 tiles::Array<T> array_of(const View<T, HeadAxis, RowAxis, ColumnAxis>& view) {
   tiles::Array<T> array;
   array.data = view.data();
+  if (array.data == nullptr) return array;  // no elements, and no offsets from a null pointer
   for (int i = 0; i < view.batch_axes(); ++i) array.batch_stride[i] = view.batch_stride(i);
   array.head_stride = view.template stride<HeadAxis>();
   array.row_stride = view.template stride<RowAxis>();

@@ -27,10 +27,15 @@ class Range {
     // A stride may be anything where it is never taken.
     const Wide steps = extent > 0 ? extent - 1 : 0;
     const Wide magnitude = stride < 0 ? -static_cast<Wide>(stride) : static_cast<Wide>(stride);
-    reach_ += steps * (steps > 0 ? magnitude : 0) * bytes_;
     count_ *= extent;
     positive_ *= extent > 0 ? extent : 1;
-    if (reach_ > kMaxOffset || positive_ * bytes_ > kMaxOffset) fail(ErrorCode::too_large, {view_, name, extent, stride});
+    const auto refuse_beyond = [&](Wide bytes) {
+      if (bytes > kMaxOffset) fail(ErrorCode::too_large, {view_, name, extent, stride});
+    };
+    refuse_beyond(positive_ * bytes_);
+    // So steps are below 2^60, and this fits 128 bits.
+    reach_ += steps * (steps > 0 ? magnitude : 0) * bytes_;
+    refuse_beyond(reach_);
   }
   std::int64_t count() const { return static_cast<std::int64_t>(count_); }
 

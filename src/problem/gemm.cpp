@@ -49,6 +49,9 @@ tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a, const View
   broadcast_batch("a", a, "c", c, p.a.batch_stride);
   broadcast_batch("b", b, "c", c, p.b.batch_stride);
   for (int i = 0; i < c.batch_axes(); ++i) p.c.batch_stride[i] = c.batch_stride(i);
+  for (auto* array : {&p.a, &p.b}) {
+    if (array->data == nullptr) *array = {};  // k = 0: no elements, and no offsets from a null pointer
+  }
   if (options.bias) {
     check_memory("bias", options.bias);
     if (options.bias.batch_axes() != 0) {
