@@ -60,24 +60,25 @@ struct DotTile {
   }
 };
 
-template <int kRows>
-void DotRows(const DotProduct& p, const float* a, float* c) {
-  Index col = 0;
-  for (; col + kDotColumns <= p.columns; col += kDotColumns) {
-    DotTile<kRows, kDotColumns>::Run(p, a, p.b + col * p.b_row, c + col * p.c_column);
-  }
-  for (; col < p.columns; ++col) DotTile<kRows, 1>::Run(p, a, p.b + col * p.b_row, c + col * p.c_column);
-}
-
-inline void DotProductOf(const DotProduct& p) {
-  using Function = void (*)(const DotProduct&, const float*, float*);
+// All rows of a for the same few rows of b, so that b passes once.
+template <int kColumns>
+void DotColumns(const DotProduct& p, const float* b, float* c) {
+  using Function = void (*)(const DotProduct&, const float*, const float*, float*);
   static constexpr auto kTiles = []<size_t... R>(std::index_sequence<R...>) {
-    return std::array<Function, kMaxDotRows>{&DotRows<static_cast<int>(R) + 1>...};
+    return std::array<Function, kMaxDotRows>{&DotTile<static_cast<int>(R) + 1, kColumns>::Run...};
   }(std::make_index_sequence<kMaxDotRows>());
   for (Index row = 0; row < p.rows; row += kMaxDotRows) {
     const Index rows = HWY_MIN(p.rows - row, Index{kMaxDotRows});
-    kTiles[static_cast<size_t>(rows - 1)](p, p.a + row * p.a_row, p.c + row * p.c_row);
+    kTiles[static_cast<size_t>(rows - 1)](p, p.a + row * p.a_row, b, c + row * p.c_row);
   }
+}
+
+inline void DotProductOf(const DotProduct& p) {
+  Index col = 0;
+  for (; col + kDotColumns <= p.columns; col += kDotColumns) {
+    DotColumns<kDotColumns>(p, p.b + col * p.b_row, p.c + col * p.c_column);
+  }
+  for (; col < p.columns; ++col) DotColumns<1>(p, p.b + col * p.b_row, p.c + col * p.c_column);
 }
 
 }  // namespace rapt::kernels::HWY_NAMESPACE

@@ -76,11 +76,15 @@ tiles::GemmPlan plan_gemm(const tiles::GemmProblem& problem) {
   plan.tile = find_tile(*plan.kernels, row.tile);
 
   tiles::GemmProblem& p = plan.problem;
+  p.element_rows = p.m;
   stack_batch(p);
   // Lanes run along c's adjacent elements; and a thin c whose a is contiguous along k is a product of few rows.
   const bool columns_adjacent = p.c.row_stride == 1 && p.c.column_stride != 1;
   const bool thin = p.n <= 4 && p.m > p.n && p.a.column_stride == 1 && p.b.row_stride == 1;
-  if (columns_adjacent || thin) transpose(p);
+  if (columns_adjacent || thin) {
+    transpose(p);
+    p.element_rows = p.m;
+  }
 
   const tiles::GemmBlocks blocks{plan.tile, row.block_m, row.block_n, row.block_k, row.direct_rows};
   plan.algorithm = first_that_takes(kGemm, p, blocks);

@@ -29,7 +29,7 @@ struct Buffers {
   float *row_max, *row_sum;             // [panels, NR]
   float *rescale;                       // [NR]
   float *s, *bias;                      // [block_kv, NR]
-  float *k_copy, *v_copy;               // [block_kv, d_k], [block_kv, d_v]
+  float *k_copy, *v_copy, *v_zeroed;    // [block_kv, d_k], [block_kv, d_v] twice
   const float** q_rows;                 // [NR]
   float** out_rows;                     // [NR]
 
@@ -46,6 +46,7 @@ struct Buffers {
     bias = workspace.floats(plan.block_kv * columns);
     k_copy = workspace.floats(k_in_place(p) ? 0 : plan.block_kv * p.d_k);
     v_copy = workspace.floats(v_in_place(p) ? 0 : plan.block_kv * p.d_v);
+    v_zeroed = workspace.floats(may_mask(p) ? plan.block_kv * p.d_v : 0);
     q_rows = workspace.pointers<const float>(columns);
     out_rows = workspace.pointers<float>(columns);
   }
@@ -78,22 +79,6 @@ void cut(AttentionPlan& plan, const AttentionBlocks& blocks) {
   plan.workspace = count.used();
 }
 
-// ot = ot * rescale + V^T p where V has NaN or infinity in keys that not every row attends: 0 * NaN must not
-// happen, so each pair is selected. Rare, and slow.
-void add_values_selected(const Buffers& buffers, const KeyBlock& v, Index n, Index d_v, Index rows, Index columns,
-                         float* ot) {
-  constexpr float kNotAttended = -std::numeric_limits<float>::infinity();
-  for (Index x = 0; x < d_v; ++x) {
-    for (Index r = 0; r < rows; ++r) {
-      float sum = ot[x * columns + r] * buffers.rescale[r];
-      for (Index j = 0; j < n; ++j) {
-        if (buffers.bias[j * columns + r] != kNotAttended) sum += buffers.s[j * columns + r] * v.data[j * v.row + x];
-      }
-      ot[x * columns + r] = sum;
-    }
-  }
-}
-
 void run(const AttentionPlan& plan, Index task, float* memory) {
   const AttentionProblem& p = *plan.problem;
   const kernels::Kernels& kernel = *plan.kernels;
@@ -123,6 +108,7 @@ void run(const AttentionPlan& plan, Index task, float* memory) {
     const Keys block{begin, std::min(begin + plan.block_kv, reachable.end)};
     const KeyBlock k = read_keys(p.k, k_head, block, p.d_k, Buffers::k_in_place(p), buffers.k_copy);
     const KeyBlock v = read_keys(p.v, v_head, block, p.d_v, Buffers::v_in_place(p), buffers.v_copy);
+    NotFinite not_finite(v, block.count(), p.d_v, buffers.v_zeroed);
     for (Index panel = 0; panel < panels; ++panel) {
       const Rows part = rows.part(panel * columns, columns);
       const Keys keys{begin, std::min(block.end, reachable_keys(part).end)};
@@ -151,15 +137,13 @@ void run(const AttentionPlan& plan, Index task, float* memory) {
                             .rescale = buffers.rescale});
 
       // ot[x, r] = ot[x, r] * rescale[r] + sum_j v[j, x] p[j, r]
-      if (masked && any_not_finite({v.data + covered.whole * v.row, v.row}, n - covered.whole, p.d_v)) {
-        std::fill_n(buffers.bias, covered.whole * columns, 0.0f);
-        add_values_selected(buffers, v, n, p.d_v, part.count, columns, ot);
-      } else {
-        plan.tile->product({.a = v.data, .a_row = 1, .a_inner = v.row,
-                            .b = buffers.s, .b_inner = columns,
-                            .c = ot, .c_row = columns, .c_column = 1,
-                            .rows = p.d_v, .inner = n, .columns = columns, .alpha = 1.0f, .beta = buffers.rescale});
-      }
+      const bool care = masked && not_finite.any();
+      const KeyBlock values = care ? not_finite.zeroed() : v;
+      plan.tile->product({.a = values.data, .a_row = 1, .a_inner = values.row,
+                          .b = buffers.s, .b_inner = columns,
+                          .c = ot, .c_row = columns, .c_column = 1,
+                          .rows = p.d_v, .inner = n, .columns = columns, .alpha = 1.0f, .beta = buffers.rescale});
+      if (care) not_finite.add(n, covered.whole, part.count, buffers.s, buffers.bias, 1, columns, ot, 1, columns);
     }
   }
 

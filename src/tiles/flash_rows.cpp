@@ -29,7 +29,7 @@ struct Buffers {
   float *q, *o;                        // [rows, d_k], [rows, d_v]
   float *s, *bias;                     // [rows, s_row]
   float *row_max, *row_sum, *rescale;  // [rows]
-  float *k_copy, *v_copy;              // [block_kv, depth], where the depth is not contiguous
+  float *k_copy, *v_copy, *v_zeroed;   // [block_kv, depth]
   float *ones;                         // beta of the product
   float *scratch;                      // of the product
 
@@ -46,6 +46,7 @@ struct Buffers {
     rescale = workspace.floats(plan.block_q);
     k_copy = workspace.floats(p.k.column_stride == 1 ? 0 : plan.block_kv * p.d_k);
     v_copy = workspace.floats(p.v.column_stride == 1 ? 0 : plan.block_kv * p.d_v);
+    v_zeroed = workspace.floats(may_mask(p) ? plan.block_kv * p.d_v : 0);
     ones = workspace.floats(kernels::kMaxColumns);
     scratch = workspace.floats(product_scratch(*plan.kernels, plan.block_kv));
   }
@@ -62,17 +63,6 @@ void cut(AttentionPlan& plan, const AttentionBlocks& blocks) {
   Workspace count(nullptr);
   Buffers(plan, count);
   plan.workspace = count.used();
-}
-
-// o = o * rescale + p V, pair by pair: see flash_lanes.
-void add_values_selected(const Buffers& buffers, const KeyBlock& v, Index n, Index d_v, Index rows) {
-  for (Index r = 0; r < rows; ++r) {
-    const float* bias = buffers.bias + r * buffers.s_row;
-    for (Index j = 0; j < n; ++j) {
-      if (bias[j] == -std::numeric_limits<float>::infinity()) continue;
-      for (Index x = 0; x < d_v; ++x) buffers.o[r * d_v + x] += buffers.s[r * buffers.s_row + j] * v.data[j * v.row + x];
-    }
-  }
 }
 
 void run(const AttentionPlan& plan, Index task, float* memory) {
@@ -120,14 +110,14 @@ void run(const AttentionPlan& plan, Index task, float* memory) {
     for (Index r = 0; r < rows.count; ++r) {
       for (Index x = 0; x < p.d_v; ++x) buffers.o[r * p.d_v + x] *= buffers.rescale[r];
     }
-    if (masked && any_not_finite(v, n, p.d_v)) {
-      add_values_selected(buffers, v, n, p.d_v, rows.count);
-    } else {
-      product_in_place(kernel, {.a = buffers.s, .a_row = buffers.s_row, .a_inner = 1, .b = v.data, .b_inner = v.row,
-                                .c = buffers.o, .c_row = p.d_v, .c_column = 1, .rows = rows.count, .inner = n,
-                                .columns = 0, .alpha = 1.0f, .beta = buffers.ones},
-                       p.d_v, buffers.scratch);
-    }
+    NotFinite not_finite(v, n, p.d_v, buffers.v_zeroed);
+    const bool care = masked && not_finite.any();
+    const KeyBlock values = care ? not_finite.zeroed() : v;
+    product_in_place(kernel, {.a = buffers.s, .a_row = buffers.s_row, .a_inner = 1, .b = values.data, .b_inner = values.row,
+                              .c = buffers.o, .c_row = p.d_v, .c_column = 1, .rows = rows.count, .inner = n,
+                              .columns = 0, .alpha = 1.0f, .beta = buffers.ones},
+                     p.d_v, buffers.scratch);
+    if (care) not_finite.add(n, 0, rows.count, buffers.s, buffers.bias, buffers.s_row, 1, buffers.o, p.d_v, 1);
   }
 
   for (Index r = 0; r < rows.count; ++r) {

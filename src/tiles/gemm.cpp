@@ -37,6 +37,11 @@ void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, In
   plan.wave_units = plan.units;
 }
 
+void cut_slices(GemmPlan& plan, Index block_k) {
+  const Index slices = std::max<Index>((plan.problem.k + block_k - 1) / block_k, 1);
+  plan.block_k = std::max<Index>((plan.problem.k + slices - 1) / slices, 1);
+}
+
 // Rows of a whose distance is a multiple of 1 KiB fall into a few sets of the L1 cache and evict each other.
 bool a_in_place(const GemmProblem& p) {
   return p.a.row_stride == 1 || p.m == 1 || (p.a.column_stride == 1 && p.a.row_stride % 256 != 0);

@@ -12,6 +12,9 @@ struct GemmProblem {
   float alpha = 1.0f, beta = 0.0f;
   Array<const float> a, b;  // [m, k], [k, n]
   Array<float> c;           // [m, n]
+  // Rows of one batch element, where the plan has stacked several: what decides about the order of sums looks at
+  // these alone, so that an element has the same bits alone and in any batch.
+  Index element_rows = 0;
   // The plan may compute c^T = b^T a^T instead: then m, n, a, b and c are those of the transposed product, and
   // only bias, which belongs to the user's columns, must know.
   bool transposed = false;
@@ -73,6 +76,10 @@ GemmBlock block_of(const GemmPlan& plan, Index unit, Index row_block);
 // Cuts c into blocks of at most block_m x block_n, in multiples of the tile, of nearly equal size, and small
 // enough that there is work for many: at least 16 blocks where each keeps a million multiplications.
 void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step);
+
+// Cuts k into slices of nearly equal depth, at most block_k. The same for every algorithm that sums along k in order,
+// so that they give the same bits and the choice between them may look at the whole batch.
+void cut_slices(GemmPlan& plan, Index block_k);
 
 // a[block.row ..., k_begin ...], whose element [r, x] is at data[r * row + x * inner]; one of the strides is 1.
 struct Operand {

@@ -8,9 +8,6 @@
 namespace rapt::tiles {
 namespace {
 
-// Rows of b that one pass takes: a few long streams for the prefetchers, while c stays in L1.
-constexpr Index kSlice = 32;
-
 struct Buffers {
   float *a_copy, *beta, *scratch;  // [rows, block_k], [kMaxColumns], of the product
   Buffers(const GemmPlan& plan, Workspace& workspace) {
@@ -29,7 +26,7 @@ const char* refuse(const GemmProblem& p, const GemmBlocks& blocks) {
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   cut_blocks(plan, std::max(blocks.direct_rows, Index{64}), blocks.block_n, plan.tile->rows, plan.tile->columns);
-  plan.block_k = std::clamp<Index>(plan.problem.k, 1, kSlice);
+  cut_slices(plan, blocks.block_k);
   Workspace count(nullptr);
   Buffers(plan, count);
   plan.workspace = count.used();

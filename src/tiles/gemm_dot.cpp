@@ -7,17 +7,17 @@
 namespace rapt::tiles {
 namespace {
 
-constexpr Index kRows = 8;
+constexpr Index kRows = 8;  // of one batch element
 
 const char* refuse(const GemmProblem& p, const GemmBlocks&) {
-  if (p.m > kRows) return "c has more than 8 rows: broadcasting a is cheaper than summing across lanes";
+  if (p.element_rows > kRows) return "c has more than 8 rows: broadcasting a is cheaper than summing across lanes";
   if (p.b.row_stride != 1) return "b is not contiguous along k";
   if (p.a.column_stride != 1) return "a is not contiguous along k";
   return nullptr;
 }
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
-  cut_blocks(plan, kRows, blocks.block_n, kRows, 16);
+  cut_blocks(plan, blocks.block_m, blocks.block_n, kRows, 16);
   plan.block_k = plan.problem.k;
 }
 

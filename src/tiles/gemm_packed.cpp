@@ -51,10 +51,7 @@ const char* refuse(const GemmProblem&, const GemmBlocks&) { return nullptr; }
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   cut_blocks(plan, blocks.block_m, blocks.block_n, plan.tile->rows, plan.tile->columns);
-  // Slices of nearly equal depth.
-  const Index k = plan.problem.k;
-  const Index slices = std::max<Index>((k + blocks.block_k - 1) / blocks.block_k, 1);
-  plan.block_k = std::max<Index>((k + slices - 1) / slices, 1);
+  cut_slices(plan, blocks.block_k);
   const Index each = unit_floats(plan) + copied_a_floats(plan) / plan.column_blocks;
   plan.wave_units = std::clamp<Index>(kWaveFloats / std::max<Index>(each, 1), 1, std::max<Index>(plan.units, 1));
   const Index elements = std::min(plan.problem.batch.size, (plan.wave_units + plan.column_blocks - 2) / plan.column_blocks + 1);

@@ -104,6 +104,12 @@ using AllKinds = KindList<AdditiveBias, BooleanMask, Causal>;
 
 }  // namespace
 
+bool may_mask(const AttentionProblem& problem) {
+  bool any = false;
+  AllKinds::for_each_given(problem, [&](auto) { any = true; });
+  return any;
+}
+
 Keys reachable_keys(const Rows& rows) {
   Keys keys{0, rows.problem->seq_kv};
   AllKinds::for_each_given(*rows.problem, [&](auto kind) { keys = kind.reachable(rows, keys); });

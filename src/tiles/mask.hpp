@@ -11,6 +11,9 @@ struct Keys {
   Index count() const { return end - begin; }
 };
 
+// Whether this problem has a mask or a bias at all.
+bool may_mask(const AttentionProblem& problem);
+
 // The keys that may be attended by any of these rows, from positions alone (not from the contents of a mask).
 Keys reachable_keys(const Rows& rows);
 
