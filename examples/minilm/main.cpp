@@ -95,10 +95,11 @@ void print_time(const minilm::Encoder& encoder, const std::vector<minilm::Senten
   std::size_t longest = 0;
   for (const minilm::Sentence& sentence : sentences)
     longest = std::max(longest, sentence.ids.size());
-  std::printf("\n%.1f sentences per second: batches of %zu, padded to %zu tokens, %d threads, %s\n",
-              static_cast<double>(encoded) / seconds,
-              std::min(static_cast<std::size_t>(arguments.batch), sentences.size()), longest,
-              executor.workers(), rapt::target().c_str());
+  std::printf(
+      "\n%.1f sentences per second: batches of %zu, padded to %zu tokens, %d thread%s, %s\n",
+      static_cast<double>(encoded) / seconds,
+      std::min(static_cast<std::size_t>(arguments.batch), sentences.size()), longest,
+      executor.workers(), executor.workers() == 1 ? "" : "s", rapt::target().c_str());
 }
 
 void run(const Arguments& arguments) {

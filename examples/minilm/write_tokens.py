@@ -35,7 +35,10 @@ if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit(__doc__)
     model, source, target = map(pathlib.Path, sys.argv[1:])
-    sentences = read_sentences(source)
+    try:
+        sentences = read_sentences(source)
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"{source}: {error}")
     if not sentences:
         sys.exit(f"{source} has no sentences: write one on each line")
     write_tokens(model, sentences, target)

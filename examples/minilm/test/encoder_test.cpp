@@ -57,7 +57,7 @@ class EncoderTest : public testing::Test {
       GTEST_SKIP() << "RAPT_MINILM_MODEL=absent: run without the model, as asked";
     ASSERT_TRUE(std::filesystem::exists(directory + "/model.safetensors"))
         << "No model in " << directory
-        << ".\n  examples/minilm/get-model installs it there (80 MB);"
+        << ".\n  examples/minilm/get-model installs it into build/minilm-model (80 MB);"
         << "\n  RAPT_MINILM_MODEL=<directory> names another place;"
         << "\n  RAPT_MINILM_MODEL=absent skips this test.";
     encoder_ = std::make_unique<Encoder>(directory);
