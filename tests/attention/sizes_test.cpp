@@ -169,6 +169,40 @@ TEST(AttentionSizes, NothingAlongAnAxis) {  // B22
   }
 }
 
+TEST(AttentionSizes, NoKeysNeedNoMemory) {
+  AttentionCase c = small(4);
+  c.batch = {2};
+  c.heads = 4;
+  c.kv_heads = 2;
+  AttentionData data(c);
+  for_each_way(kSmall, [&] {
+    data.out.reset();
+    attention(data.q_view(), KView(nullptr, {2, 2, 0, c.d_k}), VView(nullptr, {2, 2, 0, c.d_v}),
+              data.out_view());
+    for (float x : data.out.values()) ASSERT_TRUE(x == 0 && !std::signbit(x));
+  });
+}
+
+// A context that grows by one key a step, as in generation.
+TEST(AttentionSizes, DecodeStepAfterStep) {  // B17, B28, B32
+  for (std::int64_t step = cases(1024); step > 0; --step) {
+    AttentionCase c = small(static_cast<std::uint64_t>(step));
+    c.kv_heads = 2;
+    c.heads = 2 * (1 + step % 9);
+    c.seq_q = 1;
+    c.seq_kv = step;
+    c.d_k = c.d_v = 16;
+    c.causal = step % 2 == 0;
+    c.data = step % 3 == 0 ? Data::value_mean_1 : Data::normal;
+    AttentionData data(c);
+    const auto expected = data.expect();
+    for_each_target([&] {
+      data.run();
+      data.check(expected);
+    });
+  }
+}
+
 TEST(AttentionSizes, OneKeyIsItsValue) {
   AttentionCase c = small(5);
   c.seq_kv = 1;

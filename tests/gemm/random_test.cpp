@@ -2,6 +2,8 @@
 // with small ones: b packed, b read in place, one element of k at a time.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "support/gemm_case.hpp"
 #include "support/ways.hpp"
 
@@ -33,6 +35,34 @@ TEST(GemmRandom, LargerThanAllBlocks) {
       data.check(expected);
     });
   });
+}
+
+// On random data the error is far below the bound: in units of u sum |a| |b|, its rms is below 1
+// (LAPACK's test ratio alarms at 16).
+TEST(GemmRandom, ErrorsAreSmallInTheMean) {
+  for (std::int64_t k : {1, 16, 128, 512}) {
+    GemmCase g;
+    g.m = 96;
+    g.n = 112;
+    g.k = k;
+    g.dense = true;
+    GemmData data(g);
+    const auto expected = data.expect();
+    for_each_way(kSmall, [&] {
+      data.run();
+      data.check(expected);
+      double squares = 0;
+      for (std::int64_t i = 0; i < data.c.size(); ++i) {
+        double sum = 0;
+        for (std::int64_t x = 0; x < k; ++x) {
+          sum += std::abs(double{data.a[i / g.n * k + x]} * data.b[x * g.n + i % g.n]);
+        }
+        const double ratio = (data.c[i] - expected[0].c.data()[i]) / (kU * sum);
+        squares += ratio * ratio;
+      }
+      EXPECT_LE(std::sqrt(squares / static_cast<double>(data.c.size())), 1) << "k " << k;
+    });
+  }
 }
 
 }  // namespace

@@ -155,6 +155,17 @@ TEST(GemmSizes, NothingAlongAnAxis) {  // B22: c holds NaN before
   }
 }
 
+TEST(GemmSizes, NothingToSumNeedsNoMemory) {  // B22
+  std::vector<float> c(2 * 5 * 19);
+  for_each_way({small_packed(1), small_direct(1)}, [&] {
+    std::fill(c.begin(), c.end(), kNaN);
+    gemm(View<const float, Row, Inner>(nullptr, {2, 5, 0}),
+         View<const float, Inner, Column>(nullptr, {2, 0, 19}),
+         View<float, Row, Column>(c.data(), {2, 5, 19}));
+    for (float x : c) ASSERT_TRUE(x == 0 && !std::signbit(x));
+  });
+}
+
 TEST(GemmSizes, NaNAndInfinityGoWhereTheyMust) {
   GemmCase g;
   g.m = 17;

@@ -93,7 +93,8 @@ void run(const kernels::Kernels& kernels, const Case& c, Index rows, Index n, st
         const float b = with_bias ? bias[at(r, j)] : 0;
         const double pre = double{before[at(r, j)]} * c.pre_scale + b;
         if (b != -kInf) {
-          magnitude = std::max(magnitude, std::abs(double{before[at(r, j)]} * c.pre_scale) + std::abs(b));
+          magnitude =
+              std::max(magnitude, std::abs(double{before[at(r, j)]} * c.pre_scale) + std::abs(b));
         }
         scores.push_back(b == -kInf ? -kInf : double{static_cast<float>(pre)});
       }

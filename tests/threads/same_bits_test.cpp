@@ -153,9 +153,9 @@ TEST(SameBits, OfAProductAloneAndInItsBatch) {  // B26
 // rows.
 TEST(SameBits, OfAProductWithSharedWeightsAloneAndInItsBatch) {  // B26
   for (bool b_transposed : {false, true}) {
-    for (std::int64_t m : {1, 2, 5, 9, 16, 40, 70}) {
-      for (std::int64_t n : {1, 3, 40, 130}) {
-        for (std::int64_t k : {40, 150, 700}) {
+    for (std::int64_t m : {1, 5, 16, 70}) {
+      for (std::int64_t n : {3, 40, 130}) {
+        for (std::int64_t k : {40, 700}) {
           GemmCase g;
           g.batch = {16};
           g.b_broadcast = 2;
