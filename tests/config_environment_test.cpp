@@ -118,7 +118,9 @@ TEST_F(ConfigEnvironment, BadRowNamesFileAndLine) {
   expect_refused(path_, "config line 3: a second row for gemm");
 }
 
-TEST_F(ConfigEnvironment, MissingFile) { expect_refused(path_, "cannot open the file: No such file"); }
+TEST_F(ConfigEnvironment, MissingFile) {
+  expect_refused(path_, "cannot open the file: No such file");
+}
 
 TEST_F(ConfigEnvironment, SymbolicLinkIsNotFollowed) {
   write(kRow);
@@ -165,7 +167,8 @@ TEST_F(ConfigEnvironment, EveryCallThrowsUntilAConfigIsLoaded) {
     load_config(kRow);
     const std::string loaded = text_or_error();
     load_config("");
-    return std::string(first.rfind("error:", 0) == 0 && second == first ? "throws " : first + second) +
+    return std::string(first.rfind("error:", 0) == 0 && second == first ? "throws "
+                                                                        : first + second) +
            (loaded.find(kRow) != std::string::npos ? "loaded " : loaded) +
            (text_or_error().rfind("// ", 0) == 0 ? "compiled in" : text_or_error());
   });

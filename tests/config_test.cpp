@@ -113,8 +113,10 @@ TEST(ConfigFormat, NamesLineAndReason) {
       {replaced(kFile, "block_q", "block_kv"), 3, "field block_kv is given twice"},
       {replaced(kFile, ", block_q=192", ""), 3, "field block_q is missing"},
       {replaced(kFile, "d=64", "d=63"), 3, "d is 63, but must be one of 32, 64, 80, 96, 128, 256"},
-      {replaced(kFile, "d=64", "d=512"), 3, "d is '512', but must be a whole number from 32 to 256"},
-      {replaced(kFile, "=192", "=0"), 3, "block_q is '0', but must be a whole number from 1 to 8192"},
+      {replaced(kFile, "d=64", "d=512"), 3,
+       "d is '512', but must be a whole number from 32 to 256"},
+      {replaced(kFile, "=192", "=0"), 3,
+       "block_q is '0', but must be a whole number from 1 to 8192"},
       {replaced(kFile, "=192", "=8193"), 3, "block_q is '8193'"},
       {replaced(kFile, "=192", "="), 3, "block_q is ''"},
       {replaced(kFile, "=192", " 192"), 3, "expected '=' after block_q, found '192"},
@@ -145,15 +147,44 @@ TEST(ConfigFormat, NamesLineAndReason) {
 TEST(ConfigFormat, QuotesHarmlessly) {
   const std::string sentence = refusal("\x80\xff" + std::string(100000, 'a') + "\n");
   EXPECT_LT(sentence.size(), 200u);
-  EXPECT_TRUE(std::all_of(sentence.begin(), sentence.end(), [](char c) { return c >= ' ' && c <= '~'; }));
+  EXPECT_TRUE(
+      std::all_of(sentence.begin(), sentence.end(), [](char c) { return c >= ' ' && c <= '~'; }));
 }
 
 TEST(ConfigFormat, RefusesHostileNumbers) {
-  const char* const hostile[] = {
-      "-1", "+1", "-0", "00", "01", "1.0", "1e3", "0x10", "1'000", "1,000", "1 000", "nan", "inf",
-      "2147483648", "4294967296", "4294967297", "9223372036854775807", "9223372036854775808",
-      "18446744073709551615", "18446744073709551617", "99999999999999999999999999", "1u", "1L",
-      "\xd9\xa1", "1_000", "(1)", "1)", "=1", "\"1\"", "1//", "8193", "999999999", "1000000000"};
+  const char* const hostile[] = {"-1",
+                                 "+1",
+                                 "-0",
+                                 "00",
+                                 "01",
+                                 "1.0",
+                                 "1e3",
+                                 "0x10",
+                                 "1'000",
+                                 "1,000",
+                                 "1 000",
+                                 "nan",
+                                 "inf",
+                                 "2147483648",
+                                 "4294967296",
+                                 "4294967297",
+                                 "9223372036854775807",
+                                 "9223372036854775808",
+                                 "18446744073709551615",
+                                 "18446744073709551617",
+                                 "99999999999999999999999999",
+                                 "1u",
+                                 "1L",
+                                 "\xd9\xa1",
+                                 "1_000",
+                                 "(1)",
+                                 "1)",
+                                 "=1",
+                                 "\"1\"",
+                                 "1//",
+                                 "8193",
+                                 "999999999",
+                                 "1000000000"};
   for (const char* value : hostile) {
     for (const char* field : {"block_q=192", "block_kv=256", "short_rows=8", "d=64", "tile=6x2"}) {
       const std::string name = std::string(field).substr(0, std::string(field).find('=') + 1);
@@ -178,8 +209,8 @@ TEST(ConfigFormat, IgnoresTheLocale) {
   std::locale::global(before);
 }
 
-// Loads a damaged text. Either it is loaded, or the error names one of the lines where the damage can be
-// and nothing has changed.
+// Loads a damaged text. Either it is loaded, or the error names one of the lines where the damage
+// can be and nothing has changed.
 class ConfigDamage : public testing::Test {
  protected:
   void SetUp() override {
@@ -260,7 +291,8 @@ TEST(ConfigLoad, TakesEffectAndGoesBack) {
   load_config("");
   const std::string compiled_in = config_text();
   load_config(kFile);
-  EXPECT_EQ(attention_row(*current(), "AVX2", registers, 64), (AttentionRow{64, {6, 2}, 192, 256, 8}));
+  EXPECT_EQ(attention_row(*current(), "AVX2", registers, 64),
+            (AttentionRow{64, {6, 2}, 192, 256, 8}));
   EXPECT_EQ(gemm_row(*current(), "AVX2", registers), (GemmRow{{6, 2}, 336, 1024, 384, 6}));
   load_config("// nothing\n");
   EXPECT_EQ(attention_row(*current(), "AVX2", registers, 64),
@@ -323,18 +355,20 @@ TEST(ConfigRows, AProblemTakesTheSmallestClassThatHoldsIt) {
     EXPECT_GE(attention_row(config, "AVX2", registers, d).head_size, d);
     EXPECT_NE(attention_row(config, "AVX2", registers, d).head_size, 64) << d;
   }
-  EXPECT_EQ(attention_row(config, "SSE4", {4, 16}, 64), default_attention_row(machine_caches(), {4, 16}, 64));
+  EXPECT_EQ(attention_row(config, "SSE4", {4, 16}, 64),
+            default_attention_row(machine_caches(), {4, 16}, 64));
   EXPECT_EQ(gemm_row(config, "SSE4", {4, 16}), default_gemm_row(machine_caches(), {4, 16}));
 }
 
-// Whatever the machine, the formulas give rows that the format takes, and blocks that fill register tiles.
+// Whatever the machine, the formulas give rows that the format takes, and blocks that fill register
+// tiles.
 TEST(ConfigFormulas, GiveLegalRowsOnEveryMachine) {
   const Caches machines[] = {machine_caches(),
-                             {4 << 10, 4 << 10, 4 << 10},              // absurdly small
-                             {32 << 10, 256 << 10, 8 << 20},           // a desktop of 2015
-                             {48 << 10, 2 << 20, 105 << 20},           // a server of 2023
-                             {128 << 10, 16 << 20, 16 << 20},          // a large Arm core
-                             {4LL << 30, 4LL << 30, 4LL << 30}};       // absurdly large
+                             {4 << 10, 4 << 10, 4 << 10},         // absurdly small
+                             {32 << 10, 256 << 10, 8 << 20},      // a desktop of 2015
+                             {48 << 10, 2 << 20, 105 << 20},      // a server of 2023
+                             {128 << 10, 16 << 20, 16 << 20},     // a large Arm core
+                             {4LL << 30, 4LL << 30, 4LL << 30}};  // absurdly large
   for (const Caches& caches : machines) {
     for (const int count : {16, 32}) {
       for (const int lanes : {1, 2, 4, 8, 16, 32, 64}) {

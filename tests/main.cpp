@@ -1,5 +1,6 @@
-// The main of every test program: GoogleTest's, plus a check that the ISA target which the run script asked
-// for is the one that runs. A target that is not compiled in must not turn into a green run of another one.
+// The main of every test program: GoogleTest's, plus a check that the ISA target which the run
+// script asked for is the one that runs. A target that is not compiled in must not turn into a
+// green run of another one.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -23,7 +24,7 @@ bool as_expected(const char* variable, const std::string& runs) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
-  const std::string target = rapt::target();                               // Highway's name, e.g. SVE2_128
+  const std::string target = rapt::target();  // Highway's name, e.g. SVE2_128
   const std::string lanes = std::to_string(rapt::kernels::all().list[0]->lanes);  // f32 in a vector
   std::printf("ISA target %s, %s lanes\n", target.c_str(), lanes.c_str());
   if (!as_expected("RAPT_EXPECT_TARGET", target)) return 1;

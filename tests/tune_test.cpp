@@ -43,7 +43,8 @@ Measure by(Simulated& simulated) {
 
 TEST(TuneRace, FastestWinsThroughNoise) {
   for (unsigned seed = 0; seed < 100; ++seed) {
-    Simulated simulated{.seconds = {1.0, 1.2, 0.9, 1.05, 1.5}, .noise = 0.02, .random = std::mt19937(seed)};
+    Simulated simulated{
+        .seconds = {1.0, 1.2, 0.9, 1.05, 1.5}, .noise = 0.02, .random = std::mt19937(seed)};
     EXPECT_EQ(race(5, 3, 4, by(simulated), never).winner(), 2u) << seed;
   }
 }
@@ -58,7 +59,9 @@ TEST(TuneRace, HopelessCandidatesStopRunningAndTheDefaultNever) {
 
 TEST(TuneRace, AWinnerLosesToTheDefaultOnNoShape) {
   const double seconds[3][2] = {{1, 1}, {0.5, 1.1}, {0.9, 1.0}};
-  const auto measure = [&](std::size_t candidate, std::size_t shape) { return seconds[candidate][shape]; };
+  const auto measure = [&](std::size_t candidate, std::size_t shape) {
+    return seconds[candidate][shape];
+  };
   EXPECT_EQ(race(3, 2, 4, measure, never).winner(), 2u);
 }
 
@@ -153,17 +156,20 @@ TEST_F(TuneFile, IsWrittenWithTheUsualMode) {
 
 TEST_F(TuneFile, FailureNamesThePathAndLeavesNothing) {
   const std::string missing = directory_ + "/missing/config.hpp";
-  for (const auto& attempt : {+[](const std::string& p) { write_whole_file(p, "x"); }, +[](const std::string& p) { check_writable(p); }}) {
+  for (const auto& attempt : {+[](const std::string& p) { write_whole_file(p, "x"); },
+                              +[](const std::string& p) { check_writable(p); }}) {
     try {
       attempt(missing);
       FAIL() << "no error";
     } catch (const std::system_error& error) {
       EXPECT_EQ(error.code().value(), ENOENT);
-      EXPECT_NE(std::string(error.what()).find(directory_ + "/missing"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find(directory_ + "/missing"), std::string::npos)
+          << error.what();
     }
     EXPECT_THROW(check_writable(directory_), std::system_error);
   }
-  // The target is a directory that is not empty: the rename fails, and the temporary file goes away.
+  // The target is a directory that is not empty: the rename fails, and the temporary file goes
+  // away.
   ASSERT_EQ(::mkdir(path_.c_str(), 0700), 0);
   EXPECT_THROW(write_whole_file(path_, "x"), std::system_error);
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory_), {}), 1);

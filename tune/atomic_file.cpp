@@ -23,8 +23,8 @@ std::string directory_of(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
-// A temporary file beside the target, so that rename() stays within one file system. It goes away unless
-// it is kept; after a SIGKILL one named .rapt-tune-XXXXXX may stay behind.
+// A temporary file beside the target, so that rename() stays within one file system. It goes away
+// unless it is kept; after a SIGKILL one named .rapt-tune-XXXXXX may stay behind.
 class Temporary {
  public:
   explicit Temporary(const std::string& directory) : name_(directory + "/.rapt-tune-XXXXXX") {
@@ -59,8 +59,8 @@ void give_usual_mode(int fd, const std::string& path) {
   if (::fchmod(fd, 0666 & ~mask) != 0) fail(errno, "set the mode of", path);
 }
 
-// The new name survives a power cut only once the directory is on disk, too. Some file systems cannot do
-// that, and the file is whole without it.
+// The new name survives a power cut only once the directory is on disk, too. Some file systems
+// cannot do that, and the file is whole without it.
 void sync_directory(const std::string& directory) {
   const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return;

@@ -14,8 +14,8 @@ namespace {
 constexpr int kFewestRounds = 3;
 
 // One shape on so many threads. False when the time is over.
-bool judge_one(const Subject& subject, const std::string& row, const bench::Shape& shape, int threads,
-               const Effort& effort, const Report& report, Judgement& judgement) {
+bool judge_one(const Subject& subject, const std::string& row, const bench::Shape& shape,
+               int threads, const Effort& effort, const Report& report, Judgement& judgement) {
   const std::string by_default = subject.default_text();
   report("held out, " + shape.name + (threads == 1 ? "" : ", all threads"));
   Trial trial(shape, threads);
@@ -33,10 +33,12 @@ bool judge_one(const Subject& subject, const std::string& row, const bench::Shap
         [&] { return effort.out_of_time(); });
   };
   Duel result = fight();
-  // A neighbour on the machine may spoil one duel, but hardly three: what looks slower is looked at again.
+  // A neighbour on the machine may spoil one duel, but hardly three: what looks slower is looked at
+  // again.
   for (int again = 0; again < 2 && result.gain() * kMargin < 1; ++again) result = fight();
   judgement.verdicts.push_back({shape.name, threads, result.seconds[0][0], result.seconds[1][0]});
-  if (result.loses(0)) judgement.refusal = "slower on " + shape.name + (threads == 1 ? "" : ", all threads");
+  if (result.loses(0))
+    judgement.refusal = "slower on " + shape.name + (threads == 1 ? "" : ", all threads");
   return judgement.refusal.empty();
 }
 
@@ -48,8 +50,9 @@ double Judgement::gain() const {
   return verdicts.empty() ? 1.0 : std::exp(logs / static_cast<double>(verdicts.size()));
 }
 
-Judgement judge(const Subject& subject, const std::string& row, const std::vector<bench::Shape>& shapes,
-                const Effort& effort, const Report& report) {
+Judgement judge(const Subject& subject, const std::string& row,
+                const std::vector<bench::Shape>& shapes, const Effort& effort,
+                const Report& report) {
   set_target(subject.kernels->target);
   std::vector<bench::Shape> by_size = shapes;
   std::sort(by_size.begin(), by_size.end(), [](const bench::Shape& a, const bench::Shape& b) {
@@ -58,11 +61,13 @@ Judgement judge(const Subject& subject, const std::string& row, const std::vecto
   Judgement judgement;
   for (const bench::Shape& shape : by_size) {
     if (!judge_one(subject, row, shape, 1, effort, report, judgement)) break;
-    if (threads() > 1 && !judge_one(subject, row, shape, threads(), effort, report, judgement)) break;
+    if (threads() > 1 && !judge_one(subject, row, shape, threads(), effort, report, judgement))
+      break;
   }
   if (!judgement.refusal.empty()) return judgement;
   if (judgement.verdicts.empty()) judgement.refusal = "no time was left to confirm it";
-  if (judgement.gain() < 1.0) judgement.refusal = "no gain on problems that the search had not seen";
+  if (judgement.gain() < 1.0)
+    judgement.refusal = "no gain on problems that the search had not seen";
   return judgement;
 }
 

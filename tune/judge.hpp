@@ -1,5 +1,5 @@
-// The last word on a row that the search has found: the default against it, in turns, on problems that the
-// search has not seen, on one thread and on all.
+// The last word on a row that the search has found: the default against it, in turns, on problems
+// that the search has not seen, on one thread and on all.
 #pragma once
 
 #include <string>
@@ -24,7 +24,8 @@ struct Judgement {
 };
 
 // As many of the shapes as the time allows, small ones first.
-Judgement judge(const Subject& subject, const std::string& row, const std::vector<bench::Shape>& shapes,
-                const Effort& effort, const Report& report);
+Judgement judge(const Subject& subject, const std::string& row,
+                const std::vector<bench::Shape>& shapes, const Effort& effort,
+                const Report& report);
 
 }  // namespace rapt::tune

@@ -40,11 +40,15 @@ Options parse(CLI::App& app, int argc, char** argv) {
   app.footer(
       "The header is loaded with rapt::load_config or RAPT_CONFIG=FILE, or compiled in with\n"
       "meson setup -Dconfig=FILE. Leave the machine alone while it is measured.");
-  auto* quick = app.add_flag("--quick", options.quick, "at most 60 seconds for everything (default)");
-  app.add_flag("--full", options.full, "more candidates, more rounds: at most 15 minutes")->excludes(quick);
-  app.add_option("--seconds", options.seconds, "another limit, in seconds")->check(CLI::Range(0.1, 86400.0));
-  app.add_option("--isa", options.isa,
-                 "ISA targets, comma-separated, 'best' or 'all' (default: best and AVX2; with --full: all)")
+  auto* quick =
+      app.add_flag("--quick", options.quick, "at most 60 seconds for everything (default)");
+  app.add_flag("--full", options.full, "more candidates, more rounds: at most 15 minutes")
+      ->excludes(quick);
+  app.add_option("--seconds", options.seconds, "another limit, in seconds")
+      ->check(CLI::Range(0.1, 86400.0));
+  app.add_option(
+         "--isa", options.isa,
+         "ISA targets, comma-separated, 'best' or 'all' (default: best and AVX2; with --full: all)")
       ->delimiter(',');
   app.add_option("--out,-o", options.out, "file to write (default: standard output)");
   app.add_option("--shapes", options.shapes, "list of shapes for the final judgement")
@@ -73,7 +77,8 @@ std::vector<const rapt::kernels::Kernels*> wanted_targets(const Options& options
   }
   std::vector<const rapt::kernels::Kernels*> wanted;
   const auto add = [&](const std::string& name) {
-    if (find_target(name) == nullptr) rapt::set_target(name);  // throws a sentence that lists what there is
+    if (find_target(name) == nullptr)
+      rapt::set_target(name);  // throws a sentence that lists what there is
     const auto* kernels = find_target(name);
     if (std::find(wanted.begin(), wanted.end(), kernels) == wanted.end()) wanted.push_back(kernels);
   };
@@ -108,15 +113,18 @@ std::vector<Item> items_of(const std::vector<const rapt::kernels::Kernels*>& tar
 
 // Now + seconds.
 Clock::time_point in(double seconds) {
-  return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  return Clock::now() +
+         std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
 // The first of the found rows that survives the judgement.
-Result judge_first(const Subject& subject, const SearchResult& search, const std::vector<Shape>& bench_shapes,
-                   const Effort& effort, const Report& report) {
+Result judge_first(const Subject& subject, const SearchResult& search,
+                   const std::vector<Shape>& bench_shapes, const Effort& effort,
+                   const Report& report) {
   Result result{subject, std::nullopt, {}, search.why_none};
   const std::int64_t d = subject.head_size;
-  const std::vector<Shape> shapes = d == 0 ? gemm_held_out(bench_shapes) : attention_held_out(d, bench_shapes);
+  const std::vector<Shape> shapes =
+      d == 0 ? gemm_held_out(bench_shapes) : attention_held_out(d, bench_shapes);
   for (const Found& found : search.found) {
     result.judgement = judge(subject, found.text, shapes, effort, report);
     if (result.judgement.refusal.empty()) {
@@ -146,10 +154,12 @@ std::vector<Result> tune(const Options& options, double limit, Progress& progres
   for (std::size_t i = 0; i < items.size(); ++i) {
     const Subject& subject = items[i].subject;
     progress.begin(subject.name(), limit * kSearchShare * items[i].weight / weight_from(0, every));
-    const double seconds = (limit * kSearchShare - progress.elapsed()) * items[i].weight / weight_from(i, every);
+    const double seconds =
+        (limit * kSearchShare - progress.elapsed()) * items[i].weight / weight_from(i, every);
     found.push_back(search(subject, {rounds, options.full, in(seconds)}, report));
     char gain[32] = "";
-    if (!found[i].found.empty()) std::snprintf(gain, sizeof gain, "gain %.2f", found[i].found[0].gain);
+    if (!found[i].found.empty())
+      std::snprintf(gain, sizeof gain, "gain %.2f", found[i].found[0].gain);
     progress.note(subject.name() + ": " + found[i].why_none + gain);
   }
 
@@ -160,12 +170,15 @@ std::vector<Result> tune(const Options& options, double limit, Progress& progres
     const Subject& subject = items[i].subject;
     double seconds = 0;
     if (any_found(i)) {
-      progress.begin("judging " + subject.name(), judging * items[i].weight / weight_from(0, any_found));
+      progress.begin("judging " + subject.name(),
+                     judging * items[i].weight / weight_from(0, any_found));
       seconds = (limit - progress.elapsed()) * items[i].weight / weight_from(i, any_found);
     }
-    results.push_back(judge_first(subject, found[i], bench_shapes, {rounds, options.full, in(seconds)}, report));
+    results.push_back(
+        judge_first(subject, found[i], bench_shapes, {rounds, options.full, in(seconds)}, report));
     if (any_found(i)) {
-      progress.note(subject.name() + (results[i].row ? ": kept" : ": dropped, " + results[i].why_default));
+      progress.note(subject.name() +
+                    (results[i].row ? ": kept" : ": dropped, " + results[i].why_default));
     }
   }
   return results;
@@ -174,7 +187,7 @@ std::vector<Result> tune(const Options& options, double limit, Progress& progres
 void on_signal(int number) { stop_signal = number; }
 
 void catch_signals() {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESETHAND;  // the second one ends us at once
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(number, &action, nullptr);

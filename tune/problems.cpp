@@ -26,14 +26,18 @@ Shape shape(Operation operation, std::vector<std::int64_t> sizes) {
 
 std::vector<Shape> attention_search(std::int64_t head_size) {
   return {
-      shape(Operation::prefill, {1, 1, 1024, head_size}),  // long: blocks of k and v pass by many times
-      shape(Operation::causal, {1, 2, 512, head_size}),    // where a long block does work that is masked
-      shape(Operation::prefill, {1, 4, 128, head_size}),   // short: a block is the whole problem
-      shape(Operation::decode, {1, 8, 2, 2048, head_size}),  // few rows: the other algorithm's blocks of keys
+      shape(Operation::prefill,
+            {1, 1, 1024, head_size}),  // long: blocks of k and v pass by many times
+      shape(Operation::causal,
+            {1, 2, 512, head_size}),  // where a long block does work that is masked
+      shape(Operation::prefill, {1, 4, 128, head_size}),  // short: a block is the whole problem
+      shape(Operation::decode,
+            {1, 8, 2, 2048, head_size}),  // few rows: the other algorithm's blocks of keys
   };
 }
 
-std::vector<Shape> attention_held_out(std::int64_t head_size, const std::vector<Shape>& bench_shapes) {
+std::vector<Shape> attention_held_out(std::int64_t head_size,
+                                      const std::vector<Shape>& bench_shapes) {
   // Sizes between those of the search, and ones that fill no block.
   std::vector<Shape> shapes = {
       shape(Operation::prefill, {1, 6, 384, head_size}),

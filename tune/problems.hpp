@@ -1,9 +1,9 @@
 // The problems that candidates are timed on, in one place.
 //
-// Those of the search are small, so that many candidates take many turns: a head or two where the benchmark
-// has sixteen, because heads are tasks of their own and block sizes do not know how many there are. The
-// final judgement is on others: those that bench/shapes.txt tags `tune`, and a few more for head sizes that
-// it does not have.
+// Those of the search are small, so that many candidates take many turns: a head or two where the
+// benchmark has sixteen, because heads are tasks of their own and block sizes do not know how many
+// there are. The final judgement is on others: those that bench/shapes.txt tags `tune`, and a few
+// more for head sizes that it does not have.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,8 @@ namespace rapt::tune {
 using bench::Shape;
 
 std::vector<Shape> attention_search(std::int64_t head_size);
-std::vector<Shape> attention_held_out(std::int64_t head_size, const std::vector<Shape>& bench_shapes);
+std::vector<Shape> attention_held_out(std::int64_t head_size,
+                                      const std::vector<Shape>& bench_shapes);
 
 std::vector<Shape> gemm_search();
 std::vector<Shape> gemm_held_out(const std::vector<Shape>& bench_shapes);

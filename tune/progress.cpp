@@ -72,7 +72,8 @@ void Progress::draw() {
                      std::string(static_cast<std::size_t>(kWidth - filled), '.') + "] " +
                      std::to_string(static_cast<int>(done_ * 100)) + " %, " + time_text(left) +
                      " left  " + what_ + (detail_.empty() ? "" : ": " + detail_);
-  line.resize(std::min<std::size_t>(line.size(), 100));  // never wrap: a wrapped line is not rewritten
+  line.resize(
+      std::min<std::size_t>(line.size(), 100));  // never wrap: a wrapped line is not rewritten
   std::fprintf(stderr, "\r%s\033[K", line.c_str());
   drawn_ = elapsed();
 }

@@ -6,7 +6,8 @@
 
 namespace rapt::tune {
 
-// Whether text on this file descriptor may be coloured: a terminal, and not NO_COLOR (https://no-color.org).
+// Whether text on this file descriptor may be coloured: a terminal, and not NO_COLOR
+// (https://no-color.org).
 bool colours(int fd);
 
 class Progress {
@@ -15,8 +16,8 @@ class Progress {
   explicit Progress(double planned);
   ~Progress() { clear(); }
 
-  // A piece of the work begins that may take so many seconds; what was planned for the pieces before it and
-  // not used shortens the whole.
+  // A piece of the work begins that may take so many seconds; what was planned for the pieces
+  // before it and not used shortens the whole.
   void begin(const std::string& what, double planned);
   void step(const std::string& detail);  // within the piece; redraws at most 10 times a second
   void note(const std::string& line);    // a line that stays
@@ -31,9 +32,10 @@ class Progress {
   const bool terminal_;
   const double planned_;
   const Clock::time_point start_ = Clock::now();
-  double planned_before_ = 0, planned_now_ = 0;  // seconds of the pieces before this one, and of this one
-  double began_ = 0;                             // elapsed() when this piece began
-  double drawn_ = -1;                            // elapsed() at the last drawing; -1: no line is there
+  double planned_before_ = 0,
+         planned_now_ = 0;  // seconds of the pieces before this one, and of this one
+  double began_ = 0;        // elapsed() when this piece began
+  double drawn_ = -1;       // elapsed() at the last drawing; -1: no line is there
   double done_ = 0;
   std::string what_, detail_;
 };

@@ -71,16 +71,20 @@ RaceResult race(std::size_t candidates, std::size_t shapes, int rounds, const Me
     ++result.rounds;
     double best = kNever;
     for (const std::size_t candidate : running) best = std::min(best, result.cost(candidate));
-    const double hopeless = kHopeless[std::min<std::size_t>(static_cast<std::size_t>(round), std::size(kHopeless) - 1)];
+    const double hopeless =
+        kHopeless[std::min<std::size_t>(static_cast<std::size_t>(round), std::size(kHopeless) - 1)];
     std::erase_if(running, [&](std::size_t candidate) {
       return candidate != 0 && result.cost(candidate) > best * hopeless;
     });
-    std::reverse(running.begin(), running.end());  // whoever ran last runs first: a drift has no favourite
+    std::reverse(running.begin(),
+                 running.end());  // whoever ran last runs first: a drift has no favourite
   }
   return result;
 }
 
-double Duel::gain() const { return std::min(geometric_mean(by_minimum), geometric_mean(by_median)); }
+double Duel::gain() const {
+  return std::min(geometric_mean(by_minimum), geometric_mean(by_median));
+}
 
 bool Duel::loses(std::size_t shape) const {
   return std::max(by_minimum[shape], by_median[shape]) * kMargin < 1.0;
@@ -99,7 +103,8 @@ Duel duel(std::size_t shapes, int rounds, const Measure& measure, const OutOfTim
   for (std::vector<double>& seconds : result.seconds) seconds.assign(shapes, kNever);
   for (int round = 0; round < rounds; ++round) {
     for (std::size_t shape = 0; shape < shapes; ++shape) {
-      if (out_of_time()) rounds = 0;  // the rest of this round is still run: shapes must not differ in rounds
+      if (out_of_time())
+        rounds = 0;  // the rest of this round is still run: shapes must not differ in rounds
       double seconds[2];
       const std::size_t first = static_cast<std::size_t>(round) % 2;
       for (const std::size_t candidate : {first, 1 - first}) {

@@ -34,24 +34,28 @@ const Verdict& worst(const Judgement& judgement) {
 }  // namespace
 
 std::string header(const std::vector<Result>& results, const std::string& how) {
-  std::string text = "// The tuned config of one machine, written by rapt-tune " RAPT_VERSION ", " + how + ", " +
-                     date() + ".\n";
-  text += "// Processor: " + for_comment(processor()) + ", " + std::to_string(threads()) + " threads; " +
-          caches() + ".\n";
+  std::string text = "// The tuned config of one machine, written by rapt-tune " RAPT_VERSION ", " +
+                     how + ", " + date() + ".\n";
+  text += "// Processor: " + for_comment(processor()) + ", " + std::to_string(threads()) +
+          " threads; " + caches() + ".\n";
   text += "// Compiler: " + for_comment(compiler()) + ".\n";
-  text += "// Gains are over the formulas of src/config/defaults.cpp, geometric means: on the problems of the\n"
-          "// search, and on others that were held out, with the least of those. What has no row here was not\n"
-          "// tuned or keeps its default.\n";
+  text +=
+      "// Gains are over the formulas of src/config/defaults.cpp, geometric means: on the problems "
+      "of the\n"
+      "// search, and on others that were held out, with the least of those. What has no row here "
+      "was not\n"
+      "// tuned or keeps its default.\n";
   for (const Result& result : results) {
     text += "\n";
     if (!result.row) {
-      text += "// " + result.subject.name() + ": the default stays; " + for_comment(result.why_default) + ".\n";
+      text += "// " + result.subject.name() + ": the default stays; " +
+              for_comment(result.why_default) + ".\n";
       continue;
     }
     const Verdict& least = worst(result.judgement);
-    text += printed("// gain %.2f on the search; held out %.2f, at least %.2f (%s, %d %s)\n", result.row->gain,
-                    result.judgement.gain(), least.gain(), least.shape.c_str(), least.threads,
-                    least.threads == 1 ? "thread" : "threads");
+    text += printed("// gain %.2f on the search; held out %.2f, at least %.2f (%s, %d %s)\n",
+                    result.row->gain, result.judgement.gain(), least.gain(), least.shape.c_str(),
+                    least.threads, least.threads == 1 ? "thread" : "threads");
     text += result.row->text;
   }
   (void)config::parse(text);  // what we write is what the library reads, or no file at all
@@ -62,17 +66,20 @@ std::string table(const std::vector<Result>& results, bool colour) {
   const char* const green = colour ? "\033[32m" : "";
   const char* const grey = colour ? "\033[2m" : "";
   const char* const plain = colour ? "\033[0m" : "";
-  std::string text = printed("%-24s %-26s %7s %11s %11s  %s\n", "row", "shape", "threads", "default", "tuned", "gain");
+  std::string text = printed("%-24s %-26s %7s %11s %11s  %s\n", "row", "shape", "threads",
+                             "default", "tuned", "gain");
   for (const Result& result : results) {
     std::string name = result.subject.name();
     if (!result.row) {
-      text += printed("%-24s %skeeps the default: %s%s\n", name.c_str(), grey, result.why_default.c_str(), plain);
+      text += printed("%-24s %skeeps the default: %s%s\n", name.c_str(), grey,
+                      result.why_default.c_str(), plain);
       continue;
     }
     for (const Verdict& v : result.judgement.verdicts) {
-      text += printed("%-24s %-26s %7d %11s %11s  %s%.2f%s\n", name.c_str(), v.shape.c_str(), v.threads,
-                      time_text(v.default_seconds).c_str(), time_text(v.tuned_seconds).c_str(),
-                      v.gain() >= kMargin ? green : "", v.gain(), v.gain() >= kMargin ? plain : "");
+      text +=
+          printed("%-24s %-26s %7d %11s %11s  %s%.2f%s\n", name.c_str(), v.shape.c_str(), v.threads,
+                  time_text(v.default_seconds).c_str(), time_text(v.tuned_seconds).c_str(),
+                  v.gain() >= kMargin ? green : "", v.gain(), v.gain() >= kMargin ? plain : "");
       name.clear();
     }
   }

@@ -33,8 +33,10 @@ std::string text_of(const Subject& subject, const GemmRow& row) {
 // What races share: the problems, timed for as long as the effort lasts.
 class Track {
  public:
-  // Takes the shapes that the time allows: a call of one should leave room for kCalls of them. At least one.
-  Track(const Subject& subject, std::vector<Shape> shapes, const Effort& effort, const Report& report)
+  // Takes the shapes that the time allows: a call of one should leave room for kCalls of them. At
+  // least one.
+  Track(const Subject& subject, std::vector<Shape> shapes, const Effort& effort,
+        const Report& report)
       : effort_(effort), report_(report) {
     constexpr double kCalls = 200;
     std::sort(shapes.begin(), shapes.end(),
@@ -51,7 +53,8 @@ class Track {
   std::size_t size() const { return trials_.size(); }
 
   template <class Row>
-  RaceResult race(const std::string& step, const Subject& subject, const std::vector<Row>& rows) const {
+  RaceResult race(const std::string& step, const Subject& subject,
+                  const std::vector<Row>& rows) const {
     std::vector<std::string> texts;
     for (const Row& row : rows) texts.push_back(text_of(subject, row));
     return tune::race(texts.size(), size(), effort_.rounds, measure(step, texts),
@@ -80,7 +83,9 @@ class Track {
 std::int64_t scaled(std::int64_t value, double factor, std::int64_t step) {
   constexpr std::int64_t kMost = 4096;
   const auto wanted = static_cast<std::int64_t>(static_cast<double>(value) * factor);
-  return std::clamp<std::int64_t>((wanted + step / 2) / step, 1, std::max<std::int64_t>(kMost / step, 1)) * step;
+  return std::clamp<std::int64_t>((wanted + step / 2) / step, 1,
+                                  std::max<std::int64_t>(kMost / step, 1)) *
+         step;
 }
 
 template <class Row>
@@ -99,7 +104,8 @@ struct Step {
   }
 };
 
-constexpr double kHalves[] = {0.5, 1, 2}, kQuarters[] = {0.25, 0.5, 1, 2, 4}, kThirds[] = {2 / 3.0, 1, 1.5};
+constexpr double kHalves[] = {0.5, 1, 2}, kQuarters[] = {0.25, 0.5, 1, 2, 4},
+                 kThirds[] = {2 / 3.0, 1, 1.5};
 
 std::vector<double> first_factors(const Effort& effort) {
   return effort.wide ? std::vector<double>(std::begin(kQuarters), std::end(kQuarters))
@@ -120,7 +126,8 @@ struct FewRows {
 
 template <class Row>
 std::int64_t few_rows_limit(const Subject& subject, const Row& row, const Row& by_default,
-                            const FewRows<Row>& few_rows_of, const Effort& effort, const Report& report) {
+                            const FewRows<Row>& few_rows_of, const Effort& effort,
+                            const Report& report) {
   constexpr std::int64_t kAlways = 8192;
   std::vector<std::vector<double>> few, many;  // [shape][number of rows], seconds
   for (const std::size_t n : few_rows()) {
@@ -141,7 +148,8 @@ std::int64_t few_rows_limit(const Subject& subject, const Row& row, const Row& b
   const auto limit = static_cast<std::size_t>(by_default.*few_rows_of.limit);
   std::size_t least = std::numeric_limits<std::size_t>::max(), most = 0;
   for (std::size_t shape = 0; shape < few.size(); ++shape) {
-    if (few[shape].size() != few_rows().size()) return by_default.*few_rows_of.limit;  // left out for its length
+    if (few[shape].size() != few_rows().size())
+      return by_default.*few_rows_of.limit;  // left out for its length
     const std::size_t its_own = crossover(few_rows(), few[shape], many[shape], limit);
     least = std::min(least, its_own);
     most = std::max(most, its_own);
@@ -149,8 +157,8 @@ std::int64_t few_rows_limit(const Subject& subject, const Row& row, const Row& b
   return static_cast<std::int64_t>(std::clamp(limit, least, most));
 }
 
-AttentionRow search_blocks(const Subject& subject, const AttentionRow& by_default, const Track& track,
-                           const Effort& effort) {
+AttentionRow search_blocks(const Subject& subject, const AttentionRow& by_default,
+                           const Track& track, const Effort& effort) {
   const kernels::Kernels& kernels = *subject.kernels;
   AttentionRow best = by_default;
   const auto blocks = [&](const std::string& name, const std::vector<double>& factors) {
@@ -172,7 +180,8 @@ AttentionRow search_blocks(const Subject& subject, const AttentionRow& by_defaul
     AttentionRow row = best;
     row.tile = {kernels.tiles[i].rows, kernels.tiles[i].vectors};
     tiles(row);
-    // A panel is as wide as its tile: the scores of a block take the same place in L1 with more or fewer keys.
+    // A panel is as wide as its tile: the scores of a block take the same place in L1 with more or
+    // fewer keys.
     row.block_kv = scaled(best.block_kv, double(best.tile.vectors) / row.tile.vectors, 16);
     tiles(row);
   }
@@ -234,8 +243,9 @@ std::vector<Shape> disputed(const FewRows<Row>& few, const Row& a, const Row& b)
 
 // Two duels against the default, on the problems that the row was made for. 0: not both were won.
 template <class Row>
-double confirmed_gain(const Subject& subject, const Row& by_default, const Row& row, std::vector<Shape> shapes,
-                      const FewRows<Row>& few, const Effort& effort, const Report& report) {
+double confirmed_gain(const Subject& subject, const Row& by_default, const Row& row,
+                      std::vector<Shape> shapes, const FewRows<Row>& few, const Effort& effort,
+                      const Report& report) {
   for (const Shape& shape : disputed(few, by_default, row)) shapes.push_back(shape);
   const Track track(subject, shapes, effort, report);
   double gain = std::numeric_limits<double>::infinity();
@@ -248,8 +258,9 @@ double confirmed_gain(const Subject& subject, const Row& by_default, const Row& 
 }
 
 template <class Row>
-SearchResult search_and_confirm(const Subject& subject, const Row& by_default, const std::vector<Shape>& shapes,
-                                const FewRows<Row>& few, const Effort& effort, const Report& report) {
+SearchResult search_and_confirm(const Subject& subject, const Row& by_default,
+                                const std::vector<Shape>& shapes, const FewRows<Row>& few,
+                                const Effort& effort, const Report& report) {
   // A third of the time is for the duels.
   Effort searching = effort;
   searching.deadline -= std::chrono::duration_cast<std::chrono::steady_clock::duration>(
@@ -270,7 +281,8 @@ SearchResult search_and_confirm(const Subject& subject, const Row& by_default, c
     if (gain > 0) result.found.push_back({text_of(subject, row), gain});
   }
   if (rows.empty()) {
-    result.why_none = searching.out_of_time() ? "the time was too short to search" : "nothing was faster";
+    result.why_none =
+        searching.out_of_time() ? "the time was too short to search" : "nothing was faster";
   } else if (result.found.empty()) {
     result.why_none = effort.out_of_time() ? "the time was too short to be sure of better"
                                            : "no candidate beat it by 2 % twice and lost nowhere";
@@ -282,14 +294,15 @@ SearchResult search_and_confirm(const Subject& subject, const Row& by_default, c
 
 std::string Subject::name() const {
   const std::string target = kernels->target;
-  return head_size == 0 ? "gemm " + target : "attention " + target + " d=" + std::to_string(head_size);
+  return head_size == 0 ? "gemm " + target
+                        : "attention " + target + " d=" + std::to_string(head_size);
 }
 
 std::string Subject::default_text() const {
   const Caches& caches = config::machine_caches();
-  return head_size == 0
-             ? text_of(*this, config::default_gemm_row(caches, registers_of(*kernels)))
-             : text_of(*this, config::default_attention_row(caches, registers_of(*kernels), head_size));
+  return head_size == 0 ? text_of(*this, config::default_gemm_row(caches, registers_of(*kernels)))
+                        : text_of(*this, config::default_attention_row(
+                                             caches, registers_of(*kernels), head_size));
 }
 
 SearchResult search(const Subject& subject, const Effort& effort, const Report& report) {
@@ -297,10 +310,13 @@ SearchResult search(const Subject& subject, const Effort& effort, const Report& 
   const Caches& caches = config::machine_caches();
   const config::Registers registers = registers_of(*subject.kernels);
   if (subject.head_size == 0) {
-    return search_and_confirm<GemmRow>(subject, config::default_gemm_row(caches, registers), gemm_search(),
-                                       {&GemmRow::direct_rows, gemm_with_rows}, effort, report);
+    return search_and_confirm<GemmRow>(subject, config::default_gemm_row(caches, registers),
+                                       gemm_search(), {&GemmRow::direct_rows, gemm_with_rows},
+                                       effort, report);
   }
-  const auto with_rows = [&](std::size_t rows) { return attention_with_rows(rows, subject.head_size); };
+  const auto with_rows = [&](std::size_t rows) {
+    return attention_with_rows(rows, subject.head_size);
+  };
   return search_and_confirm<AttentionRow>(
       subject, config::default_attention_row(caches, registers, subject.head_size),
       attention_search(subject.head_size), {&AttentionRow::short_rows, with_rows}, effort, report);

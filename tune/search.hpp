@@ -1,4 +1,5 @@
-// The search for one row of the config: which numbers are varied, in which order, on which problems.
+// The search for one row of the config: which numbers are varied, in which order, on which
+// problems.
 #pragma once
 
 #include <chrono>
@@ -15,8 +16,8 @@ namespace rapt::tune {
 
 // How thorough, and until when.
 struct Effort {
-  int rounds;      // of a race
-  bool wide;       // blocks from a quarter to four times the default, not from half to twice
+  int rounds;  // of a race
+  bool wide;   // blocks from a quarter to four times the default, not from half to twice
   std::chrono::steady_clock::time_point deadline;
 
   bool out_of_time() const { return std::chrono::steady_clock::now() >= deadline; }

@@ -14,11 +14,12 @@ volatile std::sig_atomic_t stop_signal = 0;
 
 namespace {
 
-// Of one timing at least: a thousand times what reading the clock and refilling the caches' first lines cost.
+// Of one timing at least: a thousand times what reading the clock and refilling the caches' first
+// lines cost.
 constexpr double kSeconds = 1e-3;
 
-// On one thread only the time that this thread was running: when another program had the core, it is not
-// counted. On several threads the waiting belongs to it.
+// On one thread only the time that this thread was running: when another program had the core, it
+// is not counted. On several threads the waiting belongs to it.
 double now(int threads) {
 #ifdef CLOCK_THREAD_CPUTIME_ID
   timespec time;

@@ -21,9 +21,10 @@ class Trial {
   // threads: 1, or those of the default executor.
   Trial(const bench::Shape& shape, int threads);
 
-  // Seconds of one call with this config text and the ISA target that is set. The mean of so many calls that
-  // the clock is exact; interruptions are the caller's business, who times in turns. The first call with a
-  // config is not timed, because the library may take more memory in it than ever before.
+  // Seconds of one call with this config text and the ISA target that is set. The mean of so many
+  // calls that the clock is exact; interruptions are the caller's business, who times in turns. The
+  // first call with a config is not timed, because the library may take more memory in it than ever
+  // before.
   double seconds(const std::string& config);
 
   // Empty when the result with this config is right, otherwise a sentence.
@@ -38,7 +39,7 @@ class Trial {
   bench::Shape shape_;
   int threads_;
   std::unique_ptr<bench::Case> case_;
-  int calls_ = 0;  // of one timing; 0: not known yet
+  int calls_ = 0;               // of one timing; 0: not known yet
   std::set<std::string> warm_;  // configs that have run
 };
 

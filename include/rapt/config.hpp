@@ -11,17 +11,17 @@ namespace rapt {
 // {"AVX3", "AVX2", "SSE4", "SSE2"}.
 std::vector<std::string> targets();
 
-// The target that calls use now: the best one, or the one named by the environment variable RAPT_TARGET,
-// or the one last set here. An empty name goes back to the best. Throws unknown_target. Takes effect for
-// calls that start afterwards, in every thread.
+// The target that calls use now: the best one, or the one named by the environment variable
+// RAPT_TARGET, or the one last set here. An empty name goes back to the best. Throws
+// unknown_target. Takes effect for calls that start afterwards, in every thread.
 std::string target();
 void set_target(std::string_view name);
 
-// Replaces the tuned config of the process by the text of a config header (the format that rapt-tune
-// writes, described in src/config/README.md). All or nothing: a bad row throws bad_config with its line
-// and changes nothing. An empty text goes back to the config that was compiled in. The environment
-// variable RAPT_CONFIG may name a file that is loaded before the first call; a bad one makes that first
-// call throw. Takes effect for calls that start afterwards.
+// Replaces the tuned config of the process by the text of a config header (the format that
+// rapt-tune writes, described in src/config/README.md). All or nothing: a bad row throws bad_config
+// with its line and changes nothing. An empty text goes back to the config that was compiled in.
+// The environment variable RAPT_CONFIG may name a file that is loaded before the first call; a bad
+// one makes that first call throw. Takes effect for calls that start afterwards.
 void load_config(std::string_view text);
 
 // The config in use, as text that load_config takes.

@@ -1,5 +1,5 @@
-// Everything that can go wrong, as one list. rapt throws rapt::Error and nothing else of its own; it
-// never prints, never aborts, and throws before the first byte of an output is written.
+// Everything that can go wrong, as one list. rapt throws rapt::Error and nothing else of its own;
+// it never prints, never aborts, and throws before the first byte of an output is written.
 #pragma once
 
 #include <stdexcept>

@@ -1,5 +1,6 @@
-// Who runs the tasks. rapt cuts every call into tasks whose number and sizes come from the problem and
-// the config alone; an executor only decides which thread runs which task. So results do not depend on it.
+// Who runs the tasks. rapt cuts every call into tasks whose number and sizes come from the problem
+// and the config alone; an executor only decides which thread runs which task. So results do not
+// depend on it.
 #pragma once
 
 #include <cstdint>
@@ -17,18 +18,19 @@ class Executor {
   // How many tasks may run at the same time, as seen from the calling thread. At least 1.
   virtual int workers() const = 0;
 
-  // Calls task(context, i, worker) once for every i in [0, tasks), in any order, and returns when all
-  // have returned. Two tasks that run at the same time have different workers, each in [0, workers()).
-  // Must give the memory ordering of a join: what a task wrote is visible after the return.
+  // Calls task(context, i, worker) once for every i in [0, tasks), in any order, and returns when
+  // all have returned. Two tasks that run at the same time have different workers, each in [0,
+  // workers()). Must give the memory ordering of a join: what a task wrote is visible after the
+  // return.
   virtual void parallel_for(std::int64_t tasks, Task task, const void* context) const = 0;
 };
 
 // Runs the tasks in order on the calling thread. No other thread is started or woken.
 const Executor& serial_executor();
 
-// oneTBB, in the task_arena that the caller is in (so task_arena{1} means one thread); serial when rapt
-// was built without oneTBB. Used when the options name no executor. The waiting caller is isolated: it
-// never picks up tasks of its own outside this call.
+// oneTBB, in the task_arena that the caller is in (so task_arena{1} means one thread); serial when
+// rapt was built without oneTBB. Used when the options name no executor. The waiting caller is
+// isolated: it never picks up tasks of its own outside this call.
 const Executor& default_executor();
 
 }  // namespace rapt

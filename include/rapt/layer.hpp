@@ -10,9 +10,12 @@
 
 namespace rapt {
 
-using TokensView = View<const float, axis::Query, axis::Embedding>;    // q_tokens [batch..., seq_q, embedding]
-using KvTokensView = View<const float, axis::Key, axis::Embedding>;    // k_tokens, v_tokens [batch..., seq_kv, embedding]
-using OutTokensView = View<float, axis::Query, axis::Embedding>;       // result [batch..., seq_q, embedding]
+using TokensView =
+    View<const float, axis::Query, axis::Embedding>;  // q_tokens [batch..., seq_q, embedding]
+using KvTokensView = View<const float, axis::Key,
+                          axis::Embedding>;  // k_tokens, v_tokens [batch..., seq_kv, embedding]
+using OutTokensView =
+    View<float, axis::Query, axis::Embedding>;  // result [batch..., seq_q, embedding]
 
 // Sizes of the layer. d_model = 0: the layer has no first projection, and heads project the tokens
 // themselves (the usual transformer layer).
@@ -24,26 +27,30 @@ struct LayerShape {
   std::int64_t d_v = 0;
 };
 
-// Parameters are owned, dense, row-major, kept in f64 (as they are initialised and trained) and computed
-// in f32.
+// Parameters are owned, dense, row-major, kept in f64 (as they are initialised and trained) and
+// computed in f32.
 //
 //   step                          parameters                       result
-//   1 project the tokens          qkv    [3, embedding, d_model]   q, k, v  [batch..., seq, d_model]
-//   2 split into heads            w_q, w_k [heads, d_model, d_k]   q, k     [batch..., heads, seq, d_k]
-//                                 w_v    [heads, d_model, d_v]     v        [batch..., heads, seq_kv, d_v]
-//   3, 4 attention                                                          [batch..., heads, seq_q, d_v]
-//   5 concatenate and project     output [heads, d_v, embedding]            [batch..., seq_q, embedding]
+//   1 project the tokens          qkv    [3, embedding, d_model]   q, k, v  [batch..., seq,
+//   d_model] 2 split into heads            w_q, w_k [heads, d_model, d_k]   q, k     [batch...,
+//   heads, seq, d_k]
+//                                 w_v    [heads, d_model, d_v]     v        [batch..., heads,
+//                                 seq_kv, d_v]
+//   3, 4 attention                                                          [batch..., heads,
+//   seq_q, d_v] 5 concatenate and project     output [heads, d_v, embedding]            [batch...,
+//   seq_q, embedding]
 // Without the first projection, d_model in step 2 is embedding. Biases are empty or full-sized.
 struct LayerParameters {
-  std::vector<double> qkv;                     // [3, embedding, d_model], or empty when d_model = 0
-  std::vector<double> w_q, w_k, w_v, output;   // shapes above
-  std::vector<double> b_q, b_k, b_v, b_output; // [heads, d_k], [heads, d_k], [heads, d_v], [embedding], or empty
+  std::vector<double> qkv;                    // [3, embedding, d_model], or empty when d_model = 0
+  std::vector<double> w_q, w_k, w_v, output;  // shapes above
+  std::vector<double> b_q, b_k, b_v,
+      b_output;  // [heads, d_k], [heads, d_k], [heads, d_v], [embedding], or empty
 };
 
 class MultiHeadAttention {
  public:
-  // He-normal: every weight is N(0, 2 / fan_in), fan_in = the extent summed over; no biases. The same
-  // seed gives the same parameters on every machine.
+  // He-normal: every weight is N(0, 2 / fan_in), fan_in = the extent summed over; no biases. The
+  // same seed gives the same parameters on every machine.
   MultiHeadAttention(const LayerShape& shape, std::uint64_t seed);
 
   // Given parameters. Throws extent_mismatch, showing both shapes, when one does not fit.
@@ -52,15 +59,16 @@ class MultiHeadAttention {
   const LayerShape& shape() const { return shape_; }
   const LayerParameters& parameters() const { return parameters_; }
 
-  // Self-attention when the three token arrays are the same, cross-attention otherwise. options: those of
-  // attention(); lse, mask and bias with this layer's heads. Thread-safe.
-  void operator()(TokensView q_tokens, KvTokensView k_tokens, KvTokensView v_tokens, OutTokensView result,
-                  const AttentionOptions& options = {}) const;
+  // Self-attention when the three token arrays are the same, cross-attention otherwise. options:
+  // those of attention(); lse, mask and bias with this layer's heads. Thread-safe.
+  void operator()(TokensView q_tokens, KvTokensView k_tokens, KvTokensView v_tokens,
+                  OutTokensView result, const AttentionOptions& options = {}) const;
 
  private:
   LayerShape shape_;
   LayerParameters parameters_;
-  std::vector<float> projections_;  // the parameters as the products read them, f32, concatenated over heads
+  std::vector<float>
+      projections_;  // the parameters as the products read them, f32, concatenated over heads
 };
 
 }  // namespace rapt

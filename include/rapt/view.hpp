@@ -2,10 +2,10 @@
 //
 //     rapt::View<const float, Head, Query, DepthK> q(data, {batch, heads, seq_q, d_k});
 //
-// The axes are types. A function that wants [Head, Query, DepthK] takes any view with those three axes
-// in any order, because the order of axes in memory is a matter of strides only: [batch, seq, heads,
-// depth] and [batch, heads, seq, depth] are the same call. A view with another axis does not compile,
-// and the message names both axes.
+// The axes are types. A function that wants [Head, Query, DepthK] takes any view with those three
+// axes in any order, because the order of axes in memory is a matter of strides only: [batch, seq,
+// heads, depth] and [batch, heads, seq, depth] are the same call. A view with another axis does not
+// compile, and the message names both axes.
 //
 // Extents before the named axes are batch axes (at most kMaxBatchAxes), matched by position.
 // Strides are counted in elements; zero and negative strides are legal for what is only read.
@@ -24,18 +24,20 @@ namespace rapt {
 
 // The axes, with the name that error messages use.
 namespace axis {
-struct Head   { static constexpr const char* name = "heads"; };
-struct KvHead { static constexpr const char* name = "kv_heads"; };
-struct Query  { static constexpr const char* name = "seq_q"; };
-struct Key    { static constexpr const char* name = "seq_kv"; };
-struct DepthK { static constexpr const char* name = "d_k"; };
-struct DepthV { static constexpr const char* name = "d_v"; };
-struct Row    { static constexpr const char* name = "m"; };  // of c and a in a matrix product
-struct Inner  { static constexpr const char* name = "k"; };  // summed over
-struct Column { static constexpr const char* name = "n"; };  // of c and b
+// clang-format off
+struct Head      { static constexpr const char* name = "heads"; };
+struct KvHead    { static constexpr const char* name = "kv_heads"; };
+struct Query     { static constexpr const char* name = "seq_q"; };
+struct Key       { static constexpr const char* name = "seq_kv"; };
+struct DepthK    { static constexpr const char* name = "d_k"; };
+struct DepthV    { static constexpr const char* name = "d_v"; };
+struct Row       { static constexpr const char* name = "m"; };    // of c and a in a matrix product
+struct Inner     { static constexpr const char* name = "k"; };    // summed over
+struct Column    { static constexpr const char* name = "n"; };    // of c and b
 struct Stack     { static constexpr const char* name = "qkv"; };  // 0: q, 1: k, 2: v
 struct Embedding { static constexpr const char* name = "embedding"; };
 struct Model     { static constexpr const char* name = "d_model"; };
+// clang-format on
 }  // namespace axis
 
 inline constexpr int kMaxBatchAxes = 4;
@@ -49,7 +51,8 @@ inline constexpr bool contains = (std::is_same_v<Axis, Axes> || ...);
 template <class Wanted, class Given>
 struct AxisMismatch {
   static_assert(std::is_same_v<Wanted, Given>,
-                "rapt: this view has an axis that the function does not take: see AxisMismatch<Wanted, Given>");
+                "rapt: this view has an axis that the function does not take: see "
+                "AxisMismatch<Wanted, Given>");
 };
 
 template <class... Axes>
@@ -61,9 +64,12 @@ struct AxisList {
   }
   template <class Others, class First, class... Rest>
   static constexpr auto pick() {
-    if constexpr (!Others::template has<First>) return std::type_identity<First>{};
-    else if constexpr (sizeof...(Rest) > 0) return pick<Others, Rest...>();
-    else return std::type_identity<void>{};
+    if constexpr (!Others::template has<First>)
+      return std::type_identity<First>{};
+    else if constexpr (sizeof...(Rest) > 0)
+      return pick<Others, Rest...>();
+    else
+      return std::type_identity<void>{};
   }
   template <class Axis>
   static constexpr bool has = contains<Axis, Axes...>;
@@ -95,22 +101,27 @@ class View {
     std::int64_t stride = 1;
     for (int i = rank() - 1; i >= 0; --i) {
       strides_[i] = stride;
-      // Unsigned, because extents may be hostile: the check of the problem refuses such sizes later.
-      stride = static_cast<std::int64_t>(static_cast<std::uint64_t>(stride) *
-                                         static_cast<std::uint64_t>(extents_[i] > 0 ? extents_[i] : 1));
+      // Unsigned, because extents may be hostile: the check of the problem refuses such sizes
+      // later.
+      stride =
+          static_cast<std::int64_t>(static_cast<std::uint64_t>(stride) *
+                                    static_cast<std::uint64_t>(extents_[i] > 0 ? extents_[i] : 1));
     }
   }
 
   // Any strides, in elements, one for each extent.
-  View(T* data, std::initializer_list<std::int64_t> extents, std::initializer_list<std::int64_t> strides)
+  View(T* data, std::initializer_list<std::int64_t> extents,
+       std::initializer_list<std::int64_t> strides)
       : View(data, extents.begin(), extents.size(), strides.begin(), strides.size()) {}
 
   // The same from arrays, for callers whose rank is known only at run time.
-  View(T* data, const std::int64_t* extents, std::size_t n_extents, const std::int64_t* strides, std::size_t n_strides)
+  View(T* data, const std::int64_t* extents, std::size_t n_extents, const std::int64_t* strides,
+       std::size_t n_strides)
       : data_(data) {
     if (n_extents != n_strides) {
-      throw Error(ErrorCode::wrong_rank, "a view has " + std::to_string(n_extents) + " extents but " +
-                                             std::to_string(n_strides) + " strides");
+      throw Error(ErrorCode::wrong_rank, "a view has " + std::to_string(n_extents) +
+                                             " extents but " + std::to_string(n_strides) +
+                                             " strides");
     }
     set_extents(extents, n_extents);
     for (int i = 0; i < rank(); ++i) strides_[i] = strides[i];
@@ -119,7 +130,8 @@ class View {
   // From a view with the same axes in any order, const or not.
   template <class U, class... Given>
     requires(std::is_convertible_v<U (*)[], T (*)[]>)
-  View(const View<U, Given...>& other)  // NOLINT(google-explicit-constructor): the same memory, read by name
+  View(const View<U, Given...>&
+           other)  // NOLINT(google-explicit-constructor): the same memory, read by name
       : data_(other.data()), batch_axes_(other.batch_axes()) {
     using Wanted = decltype(detail::AxisList<Axes...>::template first_not_in<Given...>());
     using Extra = decltype(detail::AxisList<Given...>::template first_not_in<Axes...>());
@@ -130,7 +142,9 @@ class View {
         strides_[i] = other.batch_stride(i);
       }
       int i = batch_axes_;
-      ((extents_[i] = other.template extent<Axes>(), strides_[i] = other.template stride<Axes>(), ++i), ...);
+      ((extents_[i] = other.template extent<Axes>(), strides_[i] = other.template stride<Axes>(),
+        ++i),
+       ...);
     }
   }
 
@@ -162,8 +176,9 @@ class View {
     if (n < kNamedAxes || n > static_cast<std::size_t>(kNamedAxes + kMaxBatchAxes)) {
       std::string names;
       ((names += std::string(names.empty() ? "" : ", ") + Axes::name), ...);
-      throw Error(ErrorCode::wrong_rank, "a view of [batch..., " + names + "] takes " + std::to_string(kNamedAxes) +
-                                             " to " + std::to_string(kNamedAxes + kMaxBatchAxes) +
+      throw Error(ErrorCode::wrong_rank, "a view of [batch..., " + names + "] takes " +
+                                             std::to_string(kNamedAxes) + " to " +
+                                             std::to_string(kNamedAxes + kMaxBatchAxes) +
                                              " extents, but " + std::to_string(n) + " were given");
     }
     batch_axes_ = static_cast<int>(n) - kNamedAxes;

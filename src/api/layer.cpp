@@ -30,19 +30,21 @@ void check_shape(const LayerShape& s) {
 
 std::string shape_text(std::initializer_list<std::int64_t> extents) {
   std::string text;
-  for (const std::int64_t extent : extents) text += (text.empty() ? "[" : ", ") + std::to_string(extent);
+  for (const std::int64_t extent : extents)
+    text += (text.empty() ? "[" : ", ") + std::to_string(extent);
   return text + "]";
 }
 
-void check_parameter(const char* name, const std::vector<double>& values, std::initializer_list<std::int64_t> extents,
-                     bool optional) {
+void check_parameter(const char* name, const std::vector<double>& values,
+                     std::initializer_list<std::int64_t> extents, bool optional) {
   std::int64_t wanted = 1;
   for (const std::int64_t extent : extents) wanted *= extent;
   if (optional && values.empty()) return;
   if (static_cast<std::int64_t>(values.size()) != wanted) {
-    throw Error(ErrorCode::extent_mismatch, std::string("parameter ") + name + " has shape [" +
-                                                std::to_string(values.size()) + "] (flat), but the layer's shape gives " +
-                                                shape_text(extents) + " = " + std::to_string(wanted) + " elements");
+    throw Error(ErrorCode::extent_mismatch,
+                std::string("parameter ") + name + " has shape [" + std::to_string(values.size()) +
+                    "] (flat), but the layer's shape gives " + shape_text(extents) + " = " +
+                    std::to_string(wanted) + " elements");
   }
 }
 
@@ -101,7 +103,8 @@ struct Offsets {
 // Extents or strides: those of the batch axes, then two more.
 using Numbers = std::array<std::int64_t, kMaxBatchAxes + 3>;
 
-// A matrix product over all tokens. Every product of the layer has the shape [batch..., seq, in] [in, out].
+// A matrix product over all tokens. Every product of the layer has the shape [batch..., seq, in]
+// [in, out].
 struct TokenProduct {
   int batch_axes = 0;
   Numbers extents{};  // batch axes
@@ -137,7 +140,8 @@ struct TokenProduct {
   View<T, Row, Inner> as_rows(const View<T, Axis, Embedding>& tokens) const {
     Numbers shape = extents, strides{};
     const auto axes = static_cast<std::size_t>(batch_axes);
-    for (int i = 0; i < batch_axes; ++i) strides[static_cast<std::size_t>(i)] = tokens.batch_stride(i);
+    for (int i = 0; i < batch_axes; ++i)
+      strides[static_cast<std::size_t>(i)] = tokens.batch_stride(i);
     shape[axes] = seq;
     shape[axes + 1] = tokens.template extent<Embedding>();
     strides[axes] = tokens.template stride<Axis>();
@@ -147,7 +151,8 @@ struct TokenProduct {
 
   // [batch..., seq, heads * depth] seen as [batch..., Head, Position, Depth].
   template <class HeadAxis, class Position, class Depth, class T>
-  View<T, HeadAxis, Position, Depth> split_heads(T* data, std::int64_t heads, std::int64_t depth) const {
+  View<T, HeadAxis, Position, Depth> split_heads(T* data, std::int64_t heads,
+                                                 std::int64_t depth) const {
     Numbers shape = extents, strides{};
     const auto axes = static_cast<std::size_t>(batch_axes);
     const std::int64_t row = heads * depth;
@@ -205,7 +210,8 @@ MultiHeadAttention::MultiHeadAttention(const LayerShape& shape, LayerParameters 
   const Offsets at(s);
   projections_.assign(static_cast<std::size_t>(at.end), 0.0f);  // an absent bias is zero
   const auto copy = [&](const std::vector<double>& from, std::int64_t to) {
-    for (std::size_t i = 0; i < from.size(); ++i) projections_[static_cast<std::size_t>(to) + i] = static_cast<float>(from[i]);
+    for (std::size_t i = 0; i < from.size(); ++i)
+      projections_[static_cast<std::size_t>(to) + i] = static_cast<float>(from[i]);
   };
   copy(p.qkv, at.qkv);
   copy(p.output, at.output);
@@ -214,7 +220,8 @@ MultiHeadAttention::MultiHeadAttention(const LayerShape& shape, LayerParameters 
   copy(p.b_v, at.b_v);
   copy(p.b_output, at.b_output);
   // [heads, width, depth] -> [width, heads * depth]: the projections of all heads are one product.
-  const auto concatenate = [&](const std::vector<double>& from, std::int64_t to, std::int64_t depth) {
+  const auto concatenate = [&](const std::vector<double>& from, std::int64_t to,
+                               std::int64_t depth) {
     const std::int64_t w = width(s);
     for (std::int64_t h = 0; h < s.heads; ++h) {
       for (std::int64_t x = 0; x < w; ++x) {
@@ -230,8 +237,9 @@ MultiHeadAttention::MultiHeadAttention(const LayerShape& shape, LayerParameters 
   concatenate(p.w_v, at.w_v, s.d_v);
 }
 
-void MultiHeadAttention::operator()(TokensView q_tokens, KvTokensView k_tokens, KvTokensView v_tokens,
-                                    OutTokensView result, const AttentionOptions& options) const {
+void MultiHeadAttention::operator()(TokensView q_tokens, KvTokensView k_tokens,
+                                    KvTokensView v_tokens, OutTokensView result,
+                                    const AttentionOptions& options) const {
   const LayerShape& s = shape_;
   problem::check_memory("q_tokens", q_tokens);
   problem::check_memory("k_tokens", k_tokens);
@@ -240,18 +248,24 @@ void MultiHeadAttention::operator()(TokensView q_tokens, KvTokensView k_tokens, 
   problem::agree_batch("q_tokens", q_tokens, "k_tokens", k_tokens);
   problem::agree_batch("q_tokens", q_tokens, "v_tokens", v_tokens);
   problem::agree_batch("q_tokens", q_tokens, "result", result);
-  problem::agree(Embedding::name, "q_tokens", q_tokens.extent<Embedding>(), "the layer", s.embedding);
-  problem::agree(Embedding::name, "k_tokens", k_tokens.extent<Embedding>(), "the layer", s.embedding);
-  problem::agree(Embedding::name, "v_tokens", v_tokens.extent<Embedding>(), "the layer", s.embedding);
+  problem::agree(Embedding::name, "q_tokens", q_tokens.extent<Embedding>(), "the layer",
+                 s.embedding);
+  problem::agree(Embedding::name, "k_tokens", k_tokens.extent<Embedding>(), "the layer",
+                 s.embedding);
+  problem::agree(Embedding::name, "v_tokens", v_tokens.extent<Embedding>(), "the layer",
+                 s.embedding);
   problem::agree(Embedding::name, "result", result.extent<Embedding>(), "the layer", s.embedding);
   problem::agree(Key::name, "k_tokens", k_tokens.extent<Key>(), "v_tokens", v_tokens.extent<Key>());
-  problem::agree(Query::name, "q_tokens", q_tokens.extent<Query>(), "result", result.extent<Query>());
+  problem::agree(Query::name, "q_tokens", q_tokens.extent<Query>(), "result",
+                 result.extent<Query>());
 
   const Offsets at(s);
   const float* const weights = projections_.data();
-  const auto buffer = [](std::int64_t n) { return std::vector<float>(static_cast<std::size_t>(n)); };
-  const auto project = [&](View<const float, Row, Inner> rows, std::int64_t weight, std::int64_t in, std::int64_t out,
-                           std::int64_t bias, View<float, Row, Column> to) {
+  const auto buffer = [](std::int64_t n) {
+    return std::vector<float>(static_cast<std::size_t>(n));
+  };
+  const auto project = [&](View<const float, Row, Inner> rows, std::int64_t weight, std::int64_t in,
+                           std::int64_t out, std::int64_t bias, View<float, Row, Column> to) {
     GemmOptions with;
     if (bias >= 0) with.bias = View<const float, Column>(weights + bias, {out});
     with.executor = options.executor;
@@ -259,8 +273,8 @@ void MultiHeadAttention::operator()(TokensView q_tokens, KvTokensView k_tokens, 
   };
 
   // Steps 1 and 2 for one of q, k, v: tokens -> [batch..., seq, heads * depth].
-  const auto heads_of = [&](const auto& tokens, std::int64_t stack, std::int64_t weight, std::int64_t bias,
-                            std::int64_t depth) {
+  const auto heads_of = [&](const auto& tokens, std::int64_t stack, std::int64_t weight,
+                            std::int64_t bias, std::int64_t depth) {
     const TokenProduct product(tokens);
     std::vector<float> heads = buffer(product.elements * product.seq * s.heads * depth);
     const auto to = as_result(product.dense(heads.data(), s.heads * depth));
@@ -269,7 +283,8 @@ void MultiHeadAttention::operator()(TokensView q_tokens, KvTokensView k_tokens, 
     } else {
       std::vector<float> model = buffer(product.elements * product.seq * s.d_model);
       const auto rows = product.dense(model.data(), s.d_model);
-      project(product.as_rows(tokens), at.qkv + stack * s.embedding * s.d_model, s.embedding, s.d_model, -1, as_result(rows));
+      project(product.as_rows(tokens), at.qkv + stack * s.embedding * s.d_model, s.embedding,
+              s.d_model, -1, as_result(rows));
       project(rows, weight, s.d_model, s.heads * depth, bias, to);
     }
     return heads;
@@ -287,8 +302,8 @@ void MultiHeadAttention::operator()(TokensView q_tokens, KvTokensView k_tokens, 
             queries.split_heads<Head, Query, DepthV, float>(out.data(), s.heads, s.d_v), options);
 
   // Step 5.
-  project(queries.dense<const float>(out.data(), s.heads * s.d_v), at.output, s.heads * s.d_v, s.embedding, at.b_output,
-          as_result(queries.as_rows(result)));
+  project(queries.dense<const float>(out.data(), s.heads * s.d_v), at.output, s.heads * s.d_v,
+          s.embedding, at.b_output, as_result(queries.as_rows(result)));
 }
 
 }  // namespace rapt

@@ -1,7 +1,7 @@
 // The cache sizes of this machine, for the formulas of defaults.cpp.
 //
-// Highway's contrib/thread_pool/topology reads the same files, but visits every CPU of the machine and
-// prints a warning where something is missing; three sizes need neither.
+// Highway's contrib/thread_pool/topology reads the same files, but visits every CPU of the machine
+// and prints a warning where something is missing; three sizes need neither.
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -16,16 +16,18 @@
 namespace rapt::config {
 namespace {
 
-// What nearly every core of the last ten years has at least. Used where nothing is known (in an emulator,
-// in a sandbox without /sys), so that results are the same on all such machines.
+// What nearly every core of the last ten years has at least. Used where nothing is known (in an
+// emulator, in a sandbox without /sys), so that results are the same on all such machines.
 constexpr Caches kTypical = {.l1 = 32 << 10, .l2 = 512 << 10, .l3 = 4 << 20};
 
 // A size below or above these is a misreading (qemu-user shows the host's file system).
 constexpr std::int64_t kLeast = 4 << 10, kMost = std::int64_t{4} << 30;
 
-// C's stdio, because a C++ stream would bring in the caller's locale. "" when there is no such file.
+// C's stdio, because a C++ stream would bring in the caller's locale. "" when there is no such
+// file.
 std::string first_word(const std::string& path) {
-  std::FILE* const file = std::fopen(path.c_str(), "re");  // e: not inherited by programs started meanwhile
+  std::FILE* const file =
+      std::fopen(path.c_str(), "re");  // e: not inherited by programs started meanwhile
   if (file == nullptr) return "";
   char word[256] = "";
   if (std::fscanf(file, "%255s", word) != 1) word[0] = '\0';
@@ -73,10 +75,11 @@ Caches from_sysfs() {
     if (type != "Data" && type != "Unified") continue;
     const std::int64_t size = bytes(first_word(index + "size"));
     // Cores, not hardware threads: one task runs on a core at a time.
-    const std::int64_t cores = std::max<std::int64_t>(
-        1, cpus(first_word(index + "shared_cpu_list")) / threads);
+    const std::int64_t cores =
+        std::max<std::int64_t>(1, cpus(first_word(index + "shared_cpu_list")) / threads);
     if (level == "1") caches.l1 = size;
-    if (level == "2") caches.l2 = size / cores;  // a few cores share it on some (Apple, Atom, RISC-V)
+    if (level == "2")
+      caches.l2 = size / cores;  // a few cores share it on some (Apple, Atom, RISC-V)
     if (level == "3") caches.l3 = size;
   }
   return caches;

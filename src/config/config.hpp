@@ -20,8 +20,8 @@ struct Tile {
   bool operator==(const Tile&) const = default;
 };
 
-// How attention with head size max(d_k, d_v) <= head_size is cut. All fields count rows (query positions
-// x group) or keys.
+// How attention with head size max(d_k, d_v) <= head_size is cut. All fields count rows (query
+// positions x group) or keys.
 struct AttentionRow {
   std::int64_t head_size = 0;
   Tile tile;                    // of q k^T and p v
@@ -55,20 +55,20 @@ struct Config {
 };
 
 // Strict: throws Error(bad_config) that names the line; unknown words, missing or repeated fields,
-// duplicate rows and values out of range are all bad. A tile that no kernel here has is not bad, because
-// the row may be another machine's: the plan then takes the target's default tile.
+// duplicate rows and values out of range are all bad. A tile that no kernel here has is not bad,
+// because the row may be another machine's: the plan then takes the target's default tile.
 inline constexpr std::size_t kMaxTextBytes = std::size_t{1} << 20;
 Config parse(std::string_view text);
 std::string format(const Config& config);  // the rows alone, in one fixed spelling
 
-// The config of the process (see rapt/config.hpp for who sets it), as a snapshot that stays valid while
-// it is held. A few nanoseconds, and threads do not contend. Throws what load_config would when the
-// config of the environment or the one compiled in is bad.
+// The config of the process (see rapt/config.hpp for who sets it), as a snapshot that stays valid
+// while it is held. A few nanoseconds, and threads do not contend. Throws what load_config would
+// when the config of the environment or the one compiled in is bad.
 std::shared_ptr<const Config> current();
 
-// The text of a config file named by an environment variable, whose writer is not the caller: a regular
-// file (no symbolic link) of at most kMaxTextBytes, owned by this user or root and not writable by
-// everybody, or else Error(bad_config).
+// The text of a config file named by an environment variable, whose writer is not the caller: a
+// regular file (no symbolic link) of at most kMaxTextBytes, owned by this user or root and not
+// writable by everybody, or else Error(bad_config).
 std::string read_trusted_file(const char* path);
 
 // Per-call answers: the tuned row, or the formulas' one.
@@ -76,15 +76,18 @@ struct Registers {
   int lanes = 0;  // f32 lanes of a vector
   int count = 0;  // vector registers
 };
-AttentionRow attention_row(const Config& config, std::string_view target, Registers registers, std::int64_t head_size);
+AttentionRow attention_row(const Config& config, std::string_view target, Registers registers,
+                           std::int64_t head_size);
 GemmRow gemm_row(const Config& config, std::string_view target, Registers registers);
 
 // The formulas themselves, for a machine with these caches.
 struct Caches {
-  std::int64_t l1 = 0, l2 = 0, l3 = 0;  // bytes that one core can use of its own L1d, of L2, and of the shared L3
+  std::int64_t l1 = 0, l2 = 0,
+               l3 = 0;  // bytes that one core can use of its own L1d, of L2, and of the shared L3
 };
 const Caches& machine_caches();  // measured once
-AttentionRow default_attention_row(const Caches& caches, Registers registers, std::int64_t head_size);
+AttentionRow default_attention_row(const Caches& caches, Registers registers,
+                                   std::int64_t head_size);
 GemmRow default_gemm_row(const Caches& caches, Registers registers);
 
 }  // namespace rapt::config

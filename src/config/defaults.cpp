@@ -1,6 +1,7 @@
-// What a problem gets where no tuned row is: block sizes from the cache sizes and the vector length, in
-// the manner of Low et al., "Analytical Modeling Is Enough for High-Performance BLIS", ACM TOMS 43(2),
-// 2016. Every figure has its reason beside it; rapt-tune starts from these rows and has to beat them.
+// What a problem gets where no tuned row is: block sizes from the cache sizes and the vector
+// length, in the manner of Low et al., "Analytical Modeling Is Enough for High-Performance BLIS",
+// ACM TOMS 43(2), 2016. Every figure has its reason beside it; rapt-tune starts from these rows and
+// has to beat them.
 #include <algorithm>
 
 #include "config/config.hpp"
@@ -10,15 +11,15 @@ namespace {
 
 constexpr std::int64_t kFloat = sizeof(float);
 
-// Accumulators must cover FMA latency x pipes (8 on x86, 16 on large Arm cores) half as many again, and
-// leave registers for the b vectors and the broadcast: 12 of 16, 28 of 32. Two vectors wide, so that two
-// loads of b serve a whole column of the tile.
+// Accumulators must cover FMA latency x pipes (8 on x86, 16 on large Arm cores) half as many again,
+// and leave registers for the b vectors and the broadcast: 12 of 16, 28 of 32. Two vectors wide, so
+// that two loads of b serve a whole column of the tile.
 Tile default_tile(const Registers& registers) {
   return registers.count >= 32 ? Tile{14, 2} : Tile{6, 2};
 }
 
-// The largest multiple of `step` whose n * bytes_each fits `bytes`, kept within [least, most] (which are
-// rounded to the step as well).
+// The largest multiple of `step` whose n * bytes_each fits `bytes`, kept within [least, most]
+// (which are rounded to the step as well).
 std::int64_t fit(std::int64_t bytes, std::int64_t bytes_each, std::int64_t step, std::int64_t least,
                  std::int64_t most) {
   const std::int64_t n = std::clamp(bytes / bytes_each, least, most);
@@ -34,22 +35,23 @@ AttentionRow default_attention_row(const Caches& caches, Registers registers,
   row.tile = default_tile(registers);
   const std::int64_t nr = row.tile.vectors * registers.lanes;
 
-  // L1: the scores s [block_kv, NR] of a panel fill half, since one product writes them, the softmax passes
-  // over them and the other product reads them. q^T [d, NR] may come from L2: a step of the register tile
-  // reads NR floats of it for rows x vectors FMAs, which is 9 bytes a cycle or less. At least 128 keys and at
-  // most 512, because every block rescales the sums: 2 % of the work with 64 keys, 0.3 % with 512.
+  // L1: the scores s [block_kv, NR] of a panel fill half, since one product writes them, the
+  // softmax passes over them and the other product reads them. q^T [d, NR] may come from L2: a step
+  // of the register tile reads NR floats of it for rows x vectors FMAs, which is 9 bytes a cycle or
+  // less. At least 128 keys and at most 512, because every block rescales the sums: 2 % of the work
+  // with 64 keys, 0.3 % with 512.
   row.block_kv = fit(caches.l1 / 2, nr * kFloat, 16, 128, 512);
 
-  // L2 holds the block of k and v, which every panel of the task reads again, and the task's q^T and
-  // out^T [d, block_q]. A quarter is left to the rest. More rows read k and v less often: with 96, a
-  // task does 48 FLOPs for each byte of k and v, what many cores on one memory need (90 GFLOP/s each on
-  // a share of 2 GB/s). More than 256 rows only make tasks fewer than cores.
+  // L2 holds the block of k and v, which every panel of the task reads again, and the task's q^T
+  // and out^T [d, block_q]. A quarter is left to the rest. More rows read k and v less often: with
+  // 96, a task does 48 FLOPs for each byte of k and v, what many cores on one memory need (90
+  // GFLOP/s each on a share of 2 GB/s). More than 256 rows only make tasks fewer than cores.
   const std::int64_t kv_block = 2 * row.block_kv * head_size * kFloat;
   row.block_q = fit(caches.l2 * 3 / 4 - kv_block, 2 * head_size * kFloat, nr, 96, 256);
 
-  // flash_rows reads k and v once for one register tile of rows, and again for the next; flash_lanes once for
-  // all, but computes whole panels of NR rows. Measured crossovers: 12 (d = 64) to 20 rows (d = 128) with
-  // 14x2 tiles of 16 lanes, 6 with 6x2 tiles of 8 or 4 lanes.
+  // flash_rows reads k and v once for one register tile of rows, and again for the next;
+  // flash_lanes once for all, but computes whole panels of NR rows. Measured crossovers: 12 (d =
+  // 64) to 20 rows (d = 128) with 14x2 tiles of 16 lanes, 6 with 6x2 tiles of 8 or 4 lanes.
   row.short_rows = row.tile.rows;
   return row;
 }
@@ -59,16 +61,17 @@ GemmRow default_gemm_row(const Caches& caches, Registers registers) {
   row.tile = default_tile(registers);
   const std::int64_t mr = row.tile.rows, nr = row.tile.vectors * registers.lanes;
 
-  // L1: the panel of b [block_k, NR] may fill it, because what falls out comes back from L2 at 9 bytes a cycle
-  // or less (as above), while a longer pass reads and writes c less often. More than 512 deep gains nothing:
-  // c is then touched once for 512 FMAs of each element.
+  // L1: the panel of b [block_k, NR] may fill it, because what falls out comes back from L2 at 9
+  // bytes a cycle or less (as above), while a longer pass reads and writes c less often. More than
+  // 512 deep gains nothing: c is then touched once for 512 FMAs of each element.
   row.block_k = fit(caches.l1, nr * kFloat, 16, 128, 512);
 
   // L2: the block of a [block_m, block_k] fills half, and is read once for every panel of b.
   row.block_m = fit(caches.l2 / 2, row.block_k * kFloat, mr, mr, 512);
 
-  // A task's share of b [block_k, block_n] comes from L3 or memory and is packed; wide enough that a's
-  // block, too, is read from there seldom, narrow enough that a product of 2048 columns makes tasks.
+  // A task's share of b [block_k, block_n] comes from L3 or memory and is packed; wide enough that
+  // a's block, too, is read from there seldom, narrow enough that a product of 2048 columns makes
+  // tasks.
   row.block_n = fit(caches.l3 / 4, row.block_k * kFloat, nr, nr, 1024);
 
   // No more rows than one register tile: every element of b is used once, so packing it cannot pay.

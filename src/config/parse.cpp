@@ -2,9 +2,9 @@
 //
 //     RAPT_ROW(attention, AVX2, f32, d=64, tile=6x2, block_q=192, block_kv=256, short_rows=8)
 //
-// The compiler reads the same text when the header is built in, so what it would read differently is
-// refused here: a comment that ends in a backslash swallows the next line, a carriage return is not an
-// end of line to everyone. Digits and letters are compared as bytes: the locale has no say.
+// The compiler reads the same text when the header is built in, so what it would read differently
+// is refused here: a comment that ends in a backslash swallows the next line, a carriage return is
+// not an end of line to everyone. Digits and letters are compared as bytes: the locale has no say.
 #include <algorithm>
 #include <iterator>
 #include <utility>
@@ -128,8 +128,9 @@ Tile tile(std::string_view text, std::int64_t line) {
   if (x == std::string_view::npos) {
     fail(line, "tile is " + quoted(text) + ", but must be rows x vectors, e.g. 6x2");
   }
-  return {static_cast<int>(number(text.substr(0, x), 1, kMaxTileRows, "rows of tile", line)),
-          static_cast<int>(number(text.substr(x + 1), 1, kMaxTileVectors, "vectors of tile", line))};
+  return {
+      static_cast<int>(number(text.substr(0, x), 1, kMaxTileRows, "rows of tile", line)),
+      static_cast<int>(number(text.substr(x + 1), 1, kMaxTileVectors, "vectors of tile", line))};
 }
 
 // ", name=value" for every field of the table, each once, in any order, up to the closing ')'.
@@ -179,8 +180,8 @@ void add(TargetRows& rows, const AttentionRow& row, std::int64_t line) {
       rows.attention.begin(), rows.attention.end(), row.head_size,
       [](const AttentionRow& r, std::int64_t head_size) { return r.head_size < head_size; });
   if (at != rows.attention.end() && at->head_size == row.head_size) {
-    fail(line, "a second row for attention, " + rows.target + ", f32, d=" +
-                   std::to_string(row.head_size));
+    fail(line, "a second row for attention, " + rows.target +
+                   ", f32, d=" + std::to_string(row.head_size));
   }
   rows.attention.insert(at, row);
 }
@@ -203,7 +204,8 @@ void parse_row(Cursor cursor, Config& config) {
   cursor.expect(',', "after the operation");
   const std::string_view target = cursor.word();
   if (std::find(std::begin(kTargets), std::end(kTargets), target) == std::end(kTargets)) {
-    fail(cursor.line, "unknown target " + quoted(target) + ", expected a name of Highway's, e.g. AVX2");
+    fail(cursor.line,
+         "unknown target " + quoted(target) + ", expected a name of Highway's, e.g. AVX2");
   }
   cursor.expect(',', "after the target");
   const std::string_view element = cursor.word();
@@ -216,7 +218,8 @@ void parse_row(Cursor cursor, Config& config) {
     add(rows, fields(cursor, kGemmFields), cursor.line);
   }
   cursor.skip_blanks();
-  if (!cursor.rest.empty()) fail(cursor.line, "unexpected " + quoted(cursor.rest) + " after the row");
+  if (!cursor.rest.empty())
+    fail(cursor.line, "unexpected " + quoted(cursor.rest) + " after the row");
 }
 
 void parse_line(std::string_view text, std::int64_t line, Config& config) {
@@ -255,9 +258,9 @@ void append(std::string& text, std::string_view operation, std::string_view targ
 
 Config parse(std::string_view text) {
   if (text.size() > kMaxTextBytes) {
-    throw Error(ErrorCode::bad_config, "config line 1: the text has " + std::to_string(text.size()) +
-                                           " bytes, but at most " + std::to_string(kMaxTextBytes) +
-                                           " are read");
+    throw Error(ErrorCode::bad_config, "config line 1: the text has " +
+                                           std::to_string(text.size()) + " bytes, but at most " +
+                                           std::to_string(kMaxTextBytes) + " are read");
   }
   Config config;
   std::int64_t line = 1;

@@ -30,12 +30,13 @@ namespace rapt::config {
 namespace {
 
 struct Process {
-  std::mutex mutex;                      // guards config
-  std::shared_ptr<const Config> config;  // null until it is first needed
+  std::mutex mutex;                          // guards config
+  std::shared_ptr<const Config> config;      // null until it is first needed
   std::atomic<std::uint64_t> generation{0};  // grows whenever config changes; 0: null
 };
 
-// Never destroyed, because a call may come from a static destructor or from a thread that outlives main.
+// Never destroyed, because a call may come from a static destructor or from a thread that outlives
+// main.
 Process& process() {
   static Process& process = *new Process;
   return process;
@@ -77,8 +78,8 @@ struct KeepErrno {
   ~KeepErrno() { errno = value; }
 };
 
-// Under the mutex. A failure leaves everything as it was, so the next call tries again and throws again:
-// a config that was asked for and cannot be had is never quietly replaced by another.
+// Under the mutex. A failure leaves everything as it was, so the next call tries again and throws
+// again: a config that was asked for and cannot be had is never quietly replaced by another.
 void load_first(Process& process) {
   if (process.config) return;
   const KeepErrno keep_errno;

@@ -1,5 +1,6 @@
-// Reads a file that an environment variable names. Whoever set the variable chose the file, so the file
-// itself must show that nobody else could have written it, and opening it must have no effects.
+// Reads a file that an environment variable names. Whoever set the variable chose the file, so the
+// file itself must show that nobody else could have written it, and opening it must have no
+// effects.
 #include <cerrno>
 #include <string>
 #include <system_error>

@@ -1,6 +1,7 @@
 // Products whose two operands both lie along k: lanes hold k. Per-target header: see kernels.cc.
 //
-// For few rows (decode, x W^T): each row of b is read once, in its own order, for up to kMaxDotRows rows of a.
+// For few rows (decode, x W^T): each row of b is read once, in its own order, for up to kMaxDotRows
+// rows of a.
 #include "kernels/vector-inl.h"
 
 #if defined(RAPT_KERNELS_DOT_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -17,7 +18,8 @@ HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
 inline constexpr int kMaxDotRows = 4;
-inline constexpr int kDotColumns = 4;  // of b at once: enough streams for the prefetchers, 16 accumulators
+inline constexpr int kDotColumns =
+    4;  // of b at once: enough streams for the prefetchers, 16 accumulators
 
 template <int kRows, int kColumns>
 struct DotTile {
@@ -35,8 +37,9 @@ struct DotTile {
 
   // Accumulator i is row i / kColumns of a, row i % kColumns of b.
   template <size_t... I, class... V>
-  static HWY_INLINE void Multiply(const DotProduct& p, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b,
-                                  float* c, std::index_sequence<I...>, V... acc) {
+  static HWY_INLINE void Multiply(const DotProduct& p, const float* HWY_RESTRICT a,
+                                  const float* HWY_RESTRICT b, float* c, std::index_sequence<I...>,
+                                  V... acc) {
     const F32 d;
     const Index n = Lanes();
     Index x = 0;
@@ -51,7 +54,8 @@ struct DotTile {
                          LoadTail(b + static_cast<Index>(I % kC) * p.b_row + x, tail), acc)),
        ...);
     }
-    (Finish(p, hn::ReduceSum(d, acc), c + static_cast<Index>(I / kC) * p.c_row + static_cast<Index>(I % kC) * p.c_column),
+    (Finish(p, hn::ReduceSum(d, acc),
+            c + static_cast<Index>(I / kC) * p.c_row + static_cast<Index>(I % kC) * p.c_column),
      ...);
   }
 

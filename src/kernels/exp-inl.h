@@ -28,37 +28,40 @@ struct ExpScale {
   float lowest;  // below this x the result is 0
   explicit ExpScale(float scale) {
     log2 = scale * 1.44269504f;
-    // At 2^-127 the exponent's bits are all zero: the result is exactly 0. (Below 2^-126.5, that is: the
-    // last half step is rounded to it.)
+    // At 2^-127 the exponent's bits are all zero: the result is exactly 0. (Below 2^-126.5, that
+    // is: the last half step is rounded to it.)
     lowest = HWY_MAX(-127.0f / log2, std::numeric_limits<float>::lowest());
   }
 };
 
-// e^(scale * x), x <= 0. Relative error below 2^-22.4 + |scale x| 2^-22.8 (the second part: log2(e), its product
-// with scale, equal for all x, and without FMA the product with x are rounded), 0 instead of a denormal. Exact
-// at 0; -inf gives +0; NaN stays NaN.
+// e^(scale * x), x <= 0. Relative error below 2^-22.4 + |scale x| 2^-22.8 (the second part:
+// log2(e), its product with scale, equal for all x, and without FMA the product with x are
+// rounded), 0 instead of a denormal. Exact at 0; -inf gives +0; NaN stays NaN.
 //
-// 2^t with t = n + f, n the nearest integer, |f| <= 1/2: a polynomial for 2^f, and n put into the exponent
-// by adding a constant that leaves n in the low bits of a float. 12 instructions, 7 of them FMA or multiply.
+// 2^t with t = n + f, n the nearest integer, |f| <= 1/2: a polynomial for 2^f, and n put into the
+// exponent by adding a constant that leaves n in the low bits of a float. 12 instructions, 7 of
+// them FMA or multiply.
 HWY_INLINE V32 ExpScaled(ExpScale scale, V32 x) {
   const F32 d;
   const hn::RebindToUnsigned<F32> du;
   const V32 log2 = hn::Set(d, scale.log2);
   x = MaxKeepNaN(hn::Set(d, scale.lowest), x);
-  // 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits. 127: the exponent's bias.
+  // 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits. 127: the
+  // exponent's bias.
   const V32 magic = hn::Set(d, 12582912.0f + 127.0f);
   const V32 shifted = hn::MulAdd(x, log2, magic);
   const V32 n = hn::Sub(shifted, magic);
   const V32 f = hn::MulSub(x, log2, n);
-  // Minimax for the relative error on [-1/2, 1/2] with the constant term fixed at 1 (linear program,
-  // coefficients rounded one after the other): 9.4e-8.
+  // Minimax for the relative error on [-1/2, 1/2] with the constant term fixed at 1 (linear
+  // program, coefficients rounded one after the other): 9.4e-8.
   V32 p = hn::Set(d, 0.0013269521296024323f);
   p = hn::MulAdd(p, f, hn::Set(d, 0.009671291336417198f));
   p = hn::MulAdd(p, f, hn::Set(d, 0.0555071085691452f));
   p = hn::MulAdd(p, f, hn::Set(d, 0.24022246897220612f));
   p = hn::MulAdd(p, f, hn::Set(d, 0.6931470036506653f));
   p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
-  // A multiplication, not an integer addition to the exponent, because that could turn a NaN into a number.
+  // A multiplication, not an integer addition to the exponent, because that could turn a NaN into a
+  // number.
   return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, shifted))));
 }
 

@@ -1,8 +1,8 @@
 // Compiles every micro kernel for every ISA target, and lists them.
 //
-// How that works: foreach_target.h includes this very file once for each target, with HWY_NAMESPACE and the
-// compiler's target attributes set accordingly; the *-inl.h files have a toggling include guard, so that they
-// are seen anew each time. The part under HWY_ONCE is compiled once, last.
+// How that works: foreach_target.h includes this very file once for each target, with HWY_NAMESPACE
+// and the compiler's target attributes set accordingly; the *-inl.h files have a toggling include
+// guard, so that they are seen anew each time. The part under HWY_ONCE is compiled once, last.
 #include "kernels/kernels.hpp"
 
 #include "kernels/targets.hpp"
@@ -26,16 +26,27 @@ TileKernel Tile() {
 }
 
 const Kernels& Table() {
-  // Accumulators + kVectors of b + 1 broadcast of a fit the registers; at least 12 accumulators hide the
-  // latency of two FMA pipes. The low and wide tiles are for few rows.
+  // Accumulators + kVectors of b + 1 broadcast of a fit the registers; at least 12 accumulators
+  // hide the latency of two FMA pipes. The low and wide tiles are for few rows.
 #if HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64 || HWY_ARCH_RISCV
-  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 32, 5,
-                                {Tile<14, 2>(), Tile<12, 2>(), Tile<8, 3>(), Tile<4, 4>(), Tile<2, 8>()},
+  static const Kernels table = {
+    hwy::TargetName(HWY_TARGET),
+    static_cast<int>(Lanes()),
+    32,
+    5,
+    {Tile<14, 2>(), Tile<12, 2>(), Tile<8, 3>(), Tile<4, 4>(), Tile<2, 8>()},
 #else
   static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, 3,
                                 {Tile<6, 2>(), Tile<3, 3>(), Tile<2, 4>(), {}, {}},
 #endif
-                                DotProductOf, SoftmaxLanes, SoftmaxRows, PackRowsOf, UnpackRowsOf, ExpOf, FinishOf};
+    DotProductOf,
+    SoftmaxLanes,
+    SoftmaxRows,
+    PackRowsOf,
+    UnpackRowsOf,
+    ExpOf,
+    FinishOf
+  };
   return table;
 }
 

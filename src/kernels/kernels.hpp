@@ -1,8 +1,9 @@
 // The dispatch table: every micro kernel of one ISA target, as plain function pointers.
 // This header knows no SIMD; the bodies are the *-inl.h files, compiled once for each target.
 //
-// All arrays are f32. Strides and counts are in elements. No kernel reads or writes outside the elements
-// that its struct describes. "NR" is columns() of the register tile: a panel is an array [n, NR].
+// All arrays are f32. Strides and counts are in elements. No kernel reads or writes outside the
+// elements that its struct describes. "NR" is columns() of the register tile: a panel is an array
+// [n, NR].
 #pragma once
 
 #include <cstdint>
@@ -13,17 +14,17 @@ using Index = std::int64_t;
 
 // c[r, col] = alpha * sum_x a[r, x] b[x, col] + beta[col] * c[r, col]
 struct TileProduct {
-  const float* a;        // a[r * a_row + x * a_inner]; one of the two strides is 1 on the fast paths
+  const float* a;  // a[r * a_row + x * a_inner]; one of the two strides is 1 on the fast paths
   Index a_row, a_inner;
-  const float* b;        // b[x * b_inner + col], NR columns readable for every x
+  const float* b;  // b[x * b_inner + col], NR columns readable for every x
   Index b_inner;
-  float* c;              // c[r * c_row + col * c_column]
-  Index c_row, c_column; // c_column = 1 on the fast path
-  Index rows;            // any number: cut into register tiles of nearly equal height
-  Index inner;           // 0: the sum is 0
-  Index columns;         // of c that are written, 1 to NR
+  float* c;               // c[r * c_row + col * c_column]
+  Index c_row, c_column;  // c_column = 1 on the fast path
+  Index rows;             // any number: cut into register tiles of nearly equal height
+  Index inner;            // 0: the sum is 0
+  Index columns;          // of c that are written, 1 to NR
   float alpha;
-  const float* beta;     // [NR], or null: c is overwritten and never read
+  const float* beta;  // [NR], or null: c is overwritten and never read
 };
 
 // c[r, col] = sum_x a[r, x] b[col, x]
@@ -32,7 +33,7 @@ struct DotProduct {
   Index a_row;
   const float* b;  // b[col * b_row + x]
   Index b_row;
-  float* c;        // c[r * c_row + col * c_column]
+  float* c;  // c[r * c_row + col * c_column]
   Index c_row, c_column;
   Index rows, columns, inner;
   float alpha;
@@ -42,17 +43,20 @@ struct DotProduct {
 // One block of the online softmax, on scores whose rows lie in lanes or along vectors.
 // Lanes: s is [n, NR], each column is one row of attention. Rows: s is [rows, n], each row is one.
 struct SoftmaxStep {
-  float* s;            // in: scores; out: p = exp(score - maximum so far)
-  const float* bias;   // same layout: added after pre_scale; -inf = not attended, by selection. Or null
-  Index s_row;         // stride of s and bias: from key to key (lanes) or from row to row (rows)
-  Index n;             // keys
-  Index bias_begin;    // keys before this one have no bias, and bias need not be filled there (lanes only)
-  Index rows;          // columns in use (lanes), or rows
-  float pre_scale;     // multiplies a score before bias is added
-  float scale;         // of the exponent: p = e^(scale * (s - max)), positive
-  float* row_max;      // [rows] state: maximum so far, before scale; -inf at first
-  float* row_sum;      // [rows] state: sum of p so far
-  float* rescale;      // [rows] out: what earlier sums and outputs were multiplied by, e^(scale * (old max - new max))
+  float* s;  // in: scores; out: p = exp(score - maximum so far)
+  const float*
+      bias;     // same layout: added after pre_scale; -inf = not attended, by selection. Or null
+  Index s_row;  // stride of s and bias: from key to key (lanes) or from row to row (rows)
+  Index n;      // keys
+  Index bias_begin;  // keys before this one have no bias, and bias need not be filled there (lanes
+                     // only)
+  Index rows;        // columns in use (lanes), or rows
+  float pre_scale;   // multiplies a score before bias is added
+  float scale;       // of the exponent: p = e^(scale * (s - max)), positive
+  float* row_max;    // [rows] state: maximum so far, before scale; -inf at first
+  float* row_sum;    // [rows] state: sum of p so far
+  float* rescale;  // [rows] out: what earlier sums and outputs were multiplied by, e^(scale * (old
+                   // max - new max))
 };
 
 // panel[x, r] = source[r][x * stride] for r < rows, 0 for rows <= r < NR
@@ -80,14 +84,15 @@ enum class Finish { none, relu, gelu };
 
 // A compiled register tile.
 struct TileKernel {
-  int rows;     // accumulators: rows x vectors
+  int rows;  // accumulators: rows x vectors
   int vectors;
   int columns;  // NR = vectors * lanes
   void (*product)(const TileProduct&);
 };
 
 inline constexpr int kMaxTiles = 5;
-inline constexpr int kMaxColumns = 8 * 64;  // NR of the widest tile on the longest vector that we take
+inline constexpr int kMaxColumns =
+    8 * 64;  // NR of the widest tile on the longest vector that we take
 
 struct Kernels {
   const char* target;  // Highway's name
@@ -100,8 +105,9 @@ struct Kernels {
   void (*softmax_rows)(const SoftmaxStep&);
   void (*pack_rows)(const PackRows&);
   void (*unpack_rows)(const UnpackRows&);
-  void (*exp)(const float* x, float* y, Index n);      // e^x, x <= 0
-  void (*finish)(float* row, const float* bias, Index n, Finish finish);  // row = finish(row + bias), bias may be null
+  void (*exp)(const float* x, float* y, Index n);  // e^x, x <= 0
+  void (*finish)(float* row, const float* bias, Index n,
+                 Finish finish);  // row = finish(row + bias), bias may be null
 };
 
 // All targets of this build that this CPU runs, best first. At least one.

@@ -1,4 +1,5 @@
-// Transposes between rows and panels: q into its panel, and out of it. Per-target header: see kernels.cc.
+// Transposes between rows and panels: q into its panel, and out of it. Per-target header: see
+// kernels.cc.
 #include "kernels/vector-inl.h"
 
 #if defined(RAPT_KERNELS_PACK_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -12,9 +13,9 @@ HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
-// Vectors of known length are made of blocks of four floats. A vector of a panel holds one column of as many
-// rows as it has lanes: block i holds rows 4i to 4i + 3. So: load block i from row 4i + r, and transpose
-// 4 x 4 inside the blocks.
+// Vectors of known length are made of blocks of four floats. A vector of a panel holds one column
+// of as many rows as it has lanes: block i holds rows 4i to 4i + 3. So: load block i from row 4i +
+// r, and transpose 4 x 4 inside the blocks.
 #define RAPT_BLOCK_TRANSPOSE 1
 
 template <class D>
@@ -23,7 +24,8 @@ HWY_INLINE hn::Vec<D> LoadBlocks(D d, const float* const* rows, Index x) {
     return hn::LoadU(d, rows[0] + x);
   } else {
     const hn::Half<D> half;
-    return hn::Combine(d, LoadBlocks(half, rows + hn::MaxLanes(half), x), LoadBlocks(half, rows, x));
+    return hn::Combine(d, LoadBlocks(half, rows + hn::MaxLanes(half), x),
+                       LoadBlocks(half, rows, x));
   }
 }
 
@@ -42,8 +44,10 @@ HWY_INLINE void StoreBlocks(D d, hn::Vec<D> v, float* const* rows, Index x) {
 HWY_INLINE void TransposeInBlocks(V32& v0, V32& v1, V32& v2, V32& v3) {
   const F32 d;
   const hn::RepartitionToWide<F32> dw;
-  const auto a = hn::BitCast(dw, hn::InterleaveLower(d, v0, v1)), b = hn::BitCast(dw, hn::InterleaveUpper(d, v0, v1));
-  const auto e = hn::BitCast(dw, hn::InterleaveLower(d, v2, v3)), f = hn::BitCast(dw, hn::InterleaveUpper(d, v2, v3));
+  const auto a = hn::BitCast(dw, hn::InterleaveLower(d, v0, v1)),
+             b = hn::BitCast(dw, hn::InterleaveUpper(d, v0, v1));
+  const auto e = hn::BitCast(dw, hn::InterleaveLower(d, v2, v3)),
+             f = hn::BitCast(dw, hn::InterleaveUpper(d, v2, v3));
   v0 = hn::BitCast(d, hn::InterleaveLower(dw, a, e));
   v1 = hn::BitCast(d, hn::InterleaveUpper(dw, a, e));
   v2 = hn::BitCast(d, hn::InterleaveLower(dw, b, f));
@@ -73,7 +77,8 @@ inline void PackRowsOf(const PackRows& p) {
 #endif
     for (; x < p.length; ++x) {
       float* to = p.panel + x * p.columns;
-      for (Index lane = r; lane < r + n; ++lane) to[lane] = lane < p.rows ? p.source[lane][x * p.stride] : 0.0f;
+      for (Index lane = r; lane < r + n; ++lane)
+        to[lane] = lane < p.rows ? p.source[lane][x * p.stride] : 0.0f;
     }
   }
 }
@@ -89,7 +94,9 @@ inline void UnpackRowsOf(const UnpackRows& p) {
       const auto empty = hn::Eq(divisor, hn::Zero(d));
       const auto load = [&](Index at) HWY_ATTR {
         // Adding 0 turns -0, which depends on how many zeros were added, into +0.
-        return hn::IfThenZeroElse(empty, hn::Add(hn::Div(hn::LoadU(d, p.panel + at * p.columns + r), divisor), hn::Zero(d)));
+        return hn::IfThenZeroElse(
+            empty,
+            hn::Add(hn::Div(hn::LoadU(d, p.panel + at * p.columns + r), divisor), hn::Zero(d)));
       };
       float* const* rows = p.destination + r;
       for (; x + 4 <= p.length; x += 4) {
@@ -106,7 +113,8 @@ inline void UnpackRowsOf(const UnpackRows& p) {
     for (Index lane = r; lane < last; ++lane) {
       const float divisor = p.divisor[lane];
       for (Index at = x; at < p.length; ++at) {
-        p.destination[lane][at * p.stride] = divisor == 0.0f ? 0.0f : p.panel[at * p.columns + lane] / divisor + 0.0f;
+        p.destination[lane][at * p.stride] =
+            divisor == 0.0f ? 0.0f : p.panel[at * p.columns + lane] / divisor + 0.0f;
       }
     }
   }

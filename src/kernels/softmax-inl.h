@@ -1,9 +1,9 @@
 // The online softmax, written once (contract step 5). Per-target header: see kernels.cc.
 //
-// A row of attention has a running maximum m and a running sum l. A block of new scores s raises m to
-// m', gives p = e^(scale (s - m')), and everything gathered under the old maximum is multiplied by
-// rescale = e^(scale (m - m')). Two layouts, one body: either each lane is a row of its own (kLanes), or all
-// lanes belong to one row (kRows) and maximum and sum go across them at the end.
+// A row of attention has a running maximum m and a running sum l. A block of new scores s raises m
+// to m', gives p = e^(scale (s - m')), and everything gathered under the old maximum is multiplied
+// by rescale = e^(scale (m - m')). Two layouts, one body: either each lane is a row of its own
+// (kLanes), or all lanes belong to one row (kRows) and maximum and sum go across them at the end.
 #include "kernels/exp-inl.h"
 
 #if defined(RAPT_KERNELS_SOFTMAX_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -32,8 +32,8 @@ struct AcrossLanes {
   static HWY_INLINE void Store(V32 v, float* state) { *state = hn::GetLane(v); }
 };
 
-// Contract step 3 and 4: s = pre_scale * s + bias, or -inf where bias is -inf: a select, so that what a
-// row does not attend cannot reach it, NaN or not.
+// Contract step 3 and 4: s = pre_scale * s + bias, or -inf where bias is -inf: a select, so that
+// what a row does not attend cannot reach it, NaN or not.
 HWY_INLINE void AddBias(float* s, const float* bias, Index vectors, Index stride, float pre_scale) {
   const F32 d;
   const V32 scale = hn::Set(d, pre_scale);
@@ -47,8 +47,8 @@ HWY_INLINE void AddBias(float* s, const float* bias, Index vectors, Index stride
 
 // One step for the row(s) whose scores are `vectors` vectors, `stride` apart.
 template <class Lanes>
-HWY_INLINE void OnlineStep(float* s, Index vectors, Index stride, ExpScale scale, float* row_max, float* row_sum,
-                           float* rescale) {
+HWY_INLINE void OnlineStep(float* s, Index vectors, Index stride, ExpScale scale, float* row_max,
+                           float* row_sum, float* rescale) {
   const F32 d;
   const V32 minus_inf = hn::Neg(hn::Inf(d));
   const V32 old_max = Lanes::Load(row_max);
@@ -89,7 +89,8 @@ HWY_INLINE void OnlineStep(float* s, Index vectors, Index stride, ExpScale scale
   Lanes::Store(shrink, rescale);
 }
 
-// s [n, NR]: keys down, rows in lanes. Columns beyond p.rows in the last vector are computed and ignored.
+// s [n, NR]: keys down, rows in lanes. Columns beyond p.rows in the last vector are computed and
+// ignored.
 inline void SoftmaxLanes(const SoftmaxStep& p) {
   const Index n = Lanes();
   const ExpScale scale(p.scale);
@@ -100,11 +101,13 @@ inline void SoftmaxLanes(const SoftmaxStep& p) {
       const Index from = plain * p.s_row + col;
       AddBias(p.s + from, p.bias + from, p.n - plain, p.s_row, p.pre_scale);
     }
-    OnlineStep<EachLane>(p.s + col, p.n, p.s_row, scale, p.row_max + col, p.row_sum + col, p.rescale + col);
+    OnlineStep<EachLane>(p.s + col, p.n, p.s_row, scale, p.row_max + col, p.row_sum + col,
+                         p.rescale + col);
   }
 }
 
-// s [rows, n]: rows of whole vectors: s_row is a multiple of Lanes(), and keys beyond n are ours to fill.
+// s [rows, n]: rows of whole vectors: s_row is a multiple of Lanes(), and keys beyond n are ours to
+// fill.
 inline void SoftmaxRows(const SoftmaxStep& p) {
   const Index n = Lanes();
   const Index vectors = (p.n + n - 1) / n;
@@ -116,7 +119,8 @@ inline void SoftmaxRows(const SoftmaxStep& p) {
       AddBias(s, p.bias == nullptr ? nullptr : p.bias + row * p.s_row, vectors, n, p.pre_scale);
     }
     for (Index j = p.n; j < vectors * n; ++j) s[j] = -std::numeric_limits<float>::infinity();
-    OnlineStep<AcrossLanes>(s, vectors, n, scale, p.row_max + row, p.row_sum + row, p.rescale + row);
+    OnlineStep<AcrossLanes>(s, vectors, n, scale, p.row_max + row, p.row_sum + row,
+                            p.rescale + row);
   }
 }
 

@@ -1,6 +1,6 @@
 // Which ISA targets are compiled. Include before any Highway header.
 #pragma once
 
-// For f32 arithmetic the targets between and beyond these bring nothing but compile time: SSSE3 adds no
-// f32 instruction to SSE2, and AVX3_DL, AVX3_ZEN4, AVX3_SPR and AVX10_2 none to AVX3.
+// For f32 arithmetic the targets between and beyond these bring nothing but compile time: SSSE3
+// adds no f32 instruction to SSE2, and AVX3_DL, AVX3_ZEN4, AVX3_SPR and AVX10_2 none to AVX3.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL | HWY_AVX3_ZEN4 | HWY_AVX3_SPR | HWY_AVX10_2)

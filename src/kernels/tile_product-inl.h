@@ -28,10 +28,13 @@ struct RegisterTile {
   using Accumulators = std::make_index_sequence<kRows * kVectors>;
   static constexpr size_t kV = kVectors;
 
-  static void Run(const TileProduct& p, const float* a, float* c) { Start(p, a, c, Accumulators()); }
+  static void Run(const TileProduct& p, const float* a, float* c) {
+    Start(p, a, c, Accumulators());
+  }
 
   template <size_t... I>
-  static HWY_INLINE void Start(const TileProduct& p, const float* a, float* c, std::index_sequence<I...> indices) {
+  static HWY_INLINE void Start(const TileProduct& p, const float* a, float* c,
+                               std::index_sequence<I...> indices) {
     Multiply(p, a, c, indices, (static_cast<void>(I), hn::Zero(F32()))...);
   }
 
@@ -45,7 +48,9 @@ struct RegisterTile {
     const float* HWY_RESTRICT b = p.b;
     for (Index x = 0; x < p.inner; ++x) {
       // The compiler reads each of a's elements and each of b's vectors once.
-      ((acc = hn::MulAdd(hn::Set(d, a[static_cast<Index>(I / kV) * a_row]), hn::LoadU(d, b + (I % kV) * n), acc)), ...);
+      ((acc = hn::MulAdd(hn::Set(d, a[static_cast<Index>(I / kV) * a_row]),
+                         hn::LoadU(d, b + (I % kV) * n), acc)),
+       ...);
       a += a_inner;
       b += p.b_inner;
     }
@@ -54,7 +59,8 @@ struct RegisterTile {
 
   // c = alpha * acc + beta * c
   template <size_t... I, class... V>
-  static HWY_INLINE void Finish(const TileProduct& p, float* c, std::index_sequence<I...>, V... acc) {
+  static HWY_INLINE void Finish(const TileProduct& p, float* c, std::index_sequence<I...>,
+                                V... acc) {
     const F32 d;
     const size_t n = hn::Lanes(d);
     if (p.alpha != 1.0f) {
@@ -65,7 +71,8 @@ struct RegisterTile {
     if (whole && p.beta == nullptr) {
       (hn::StoreU(acc, d, c + static_cast<Index>(I / kV) * p.c_row + (I % kV) * n), ...);
     } else if (whole) {
-      (Update(acc, p.beta + (I % kV) * n, c + static_cast<Index>(I / kV) * p.c_row + (I % kV) * n), ...);
+      (Update(acc, p.beta + (I % kV) * n, c + static_cast<Index>(I / kV) * p.c_row + (I % kV) * n),
+       ...);
     } else {
       HWY_ALIGN float tile[kRows * kV * hn::MaxLanes(d)];  // [kRows, NR]
       (hn::Store(acc, d, tile + I * n), ...);
@@ -84,19 +91,21 @@ struct RegisterTile {
     for (Index r = 0; r < kRows; ++r) {
       for (Index col = 0; col < p.columns; ++col) {
         float& to = c[r * p.c_row + col * p.c_column];
-        to = p.beta == nullptr ? tile[r * columns + col] : p.beta[col] * to + tile[r * columns + col];
+        to = p.beta == nullptr ? tile[r * columns + col]
+                               : p.beta[col] * to + tile[r * columns + col];
       }
     }
   }
 };
 
-// Tiles of nearly equal height, because a low tile has too few accumulators to hide the latency of an
-// FMA: 16 rows by 14 are 8 + 8, not 14 + 2.
+// Tiles of nearly equal height, because a low tile has too few accumulators to hide the latency of
+// an FMA: 16 rows by 14 are 8 + 8, not 14 + 2.
 template <int kMaxRows, int kVectors, Rows kLayout>
 HWY_INLINE void AllRows(const TileProduct& p) {
   using Function = void (*)(const TileProduct&, const float*, float*);
   static constexpr auto kTiles = []<size_t... R>(std::index_sequence<R...>) {
-    return std::array<Function, kMaxRows>{&RegisterTile<static_cast<int>(R) + 1, kVectors, kLayout>::Run...};
+    return std::array<Function, kMaxRows>{
+        &RegisterTile<static_cast<int>(R) + 1, kVectors, kLayout>::Run...};
   }(std::make_index_sequence<kMaxRows>());
   const Index tiles = (p.rows + kMaxRows - 1) / kMaxRows;
   const float* a = p.a;

@@ -16,15 +16,21 @@ HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// 64 lanes are SVE's longest vector; longer ones (RVV) would only make panels too wide for the caches.
+// 64 lanes are SVE's longest vector; longer ones (RVV) would only make panels too wide for the
+// caches.
 using F32 = hn::CappedTag<float, 64>;
 using V32 = hn::Vec<F32>;
 
 HWY_INLINE Index Lanes() { return static_cast<Index>(hn::Lanes(F32())); }
 
-// The first n of a vector's lanes, n < Lanes(): lanes beyond are 0 when read, untouched when written.
-HWY_INLINE V32 LoadTail(const float* from, Index n) { return hn::LoadN(F32(), from, static_cast<size_t>(n)); }
-HWY_INLINE void StoreTail(V32 v, float* to, Index n) { hn::StoreN(v, F32(), to, static_cast<size_t>(n)); }
+// The first n of a vector's lanes, n < Lanes(): lanes beyond are 0 when read, untouched when
+// written.
+HWY_INLINE V32 LoadTail(const float* from, Index n) {
+  return hn::LoadN(F32(), from, static_cast<size_t>(n));
+}
+HWY_INLINE void StoreTail(V32 v, float* to, Index n) {
+  hn::StoreN(v, F32(), to, static_cast<size_t>(n));
+}
 
 }  // namespace rapt::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

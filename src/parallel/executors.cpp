@@ -35,17 +35,19 @@ class Tbb final : public Executor {
     return tbb::this_task_arena::max_concurrency();
   }
 
-  // One puller a worker, each taking the next task until none is left: tasks start in order, the long ones first.
-  // Pullers that find no thread of their own run later, and find nothing to do.
+  // One puller a worker, each taking the next task until none is left: tasks start in order, the
+  // long ones first. Pullers that find no thread of their own run later, and find nothing to do.
   void parallel_for(std::int64_t tasks, Task task, const void* context) const override {
     const int pullers = static_cast<int>(std::min<std::int64_t>(tasks, workers()));
     if (pullers <= 1) return serial_executor().parallel_for(tasks, task, context);
     const KeepErrno keep_errno;
     std::atomic<std::int64_t> next{0};
     const auto pull = [&](int worker) {
-      for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) task(context, i, worker);
+      for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
+        task(context, i, worker);
     };
-    tbb::this_task_arena::isolate([&] { tbb::parallel_for(0, pullers, pull, tbb::simple_partitioner()); });
+    tbb::this_task_arena::isolate(
+        [&] { tbb::parallel_for(0, pullers, pull, tbb::simple_partitioner()); });
   }
 };
 #endif

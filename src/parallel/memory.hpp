@@ -1,4 +1,5 @@
-// Memory that outlives a call: asking the system for megabytes on every call would cost more than small products.
+// Memory that outlives a call: asking the system for megabytes on every call would cost more than
+// small products.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +11,8 @@
 
 namespace rapt::parallel {
 
-// Floats on cache lines, kept by the thread from call to call up to kKept. A call that runs inside another one
-// (from a caller's executor) finds the memory taken and gets its own.
+// Floats on cache lines, kept by the thread from call to call up to kKept. A call that runs inside
+// another one (from a caller's executor) finds the memory taken and gets its own.
 class Memory {
  public:
   explicit Memory(kernels::Index floats) {
@@ -36,8 +37,11 @@ class Memory {
   struct Block {
     Block() = default;
     explicit Block(kernels::Index n)
-        : floats(n), data(static_cast<float*>(::operator new(static_cast<std::size_t>(n) * sizeof(float), kLine))) {}
-    Block(Block&& other) noexcept : floats(std::exchange(other.floats, 0)), data(std::move(other.data)) {}
+        : floats(n),
+          data(static_cast<float*>(
+              ::operator new(static_cast<std::size_t>(n) * sizeof(float), kLine))) {}
+    Block(Block&& other) noexcept
+        : floats(std::exchange(other.floats, 0)), data(std::move(other.data)) {}
     Block& operator=(Block&& other) noexcept {
       floats = std::exchange(other.floats, 0);
       data = std::move(other.data);

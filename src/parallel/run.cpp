@@ -20,7 +20,10 @@ const Executor& choose(const Executor* executor, Index tasks) {
 template <class Work>
 void for_each(const Executor& executor, Index tasks, const Work& work) {
   executor.parallel_for(
-      tasks, [](const void* context, std::int64_t task, int worker) { (*static_cast<const Work*>(context))(task, worker); },
+      tasks,
+      [](const void* context, std::int64_t task, int worker) {
+        (*static_cast<const Work*>(context))(task, worker);
+      },
       &work);
 }
 
@@ -51,8 +54,8 @@ void run(const tiles::GemmPlan& plan, const Executor* wanted) {
                [&](Index task, int) { plan.algorithm->pack(plan, wave, task, shared); });
     }
     for_each(executor, wave.count * plan.row_blocks, [&](Index task, int worker) {
-      plan.algorithm->run(plan, wave, wave.first + task / plan.row_blocks, task % plan.row_blocks, shared,
-                          workspace + worker * plan.workspace);
+      plan.algorithm->run(plan, wave, wave.first + task / plan.row_blocks, task % plan.row_blocks,
+                          shared, workspace + worker * plan.workspace);
     });
   }
 }

@@ -1,4 +1,5 @@
-// From a checked problem to a plan: which algorithm, which blocks, how many tasks. Microseconds, no memory taken.
+// From a checked problem to a plan: which algorithm, which blocks, how many tasks. Microseconds, no
+// memory taken.
 #pragma once
 
 #include "tiles/attention.hpp"

@@ -18,8 +18,9 @@ const kernels::Kernels* find(std::string_view name) {
     if (name == list.list[i]->target) return list.list[i];
     known += std::string(i == 0 ? "" : ", ") + list.list[i]->target;
   }
-  throw Error(ErrorCode::unknown_target, "ISA target " + std::string(name) +
-                                             " is unknown, not in this build, or not run by this CPU, which runs " + known);
+  throw Error(ErrorCode::unknown_target,
+              "ISA target " + std::string(name) +
+                  " is unknown, not in this build, or not run by this CPU, which runs " + known);
 }
 
 std::atomic<const kernels::Kernels*> chosen{nullptr};

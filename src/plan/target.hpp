@@ -7,8 +7,8 @@
 
 namespace rapt::plan {
 
-// The target of calls that start now: the best one, or what RAPT_TARGET or choose_target said. Throws
-// unknown_target when RAPT_TARGET names none.
+// The target of calls that start now: the best one, or what RAPT_TARGET or choose_target said.
+// Throws unknown_target when RAPT_TARGET names none.
 const kernels::Kernels& current_kernels();
 
 // Empty: the best one. Throws unknown_target.

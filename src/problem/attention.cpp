@@ -27,29 +27,33 @@ tiles::Array<T> array_of(const View<T, HeadAxis, RowAxis, ColumnAxis>& view) {
 
 // A mask or a bias: broadcast to [batch..., heads, seq_q, seq_kv].
 template <class T>
-tiles::Array<T> pair_array(const char* name, const View<T, Head, Query, Key>& view, const QView& q, std::int64_t seq_kv) {
+tiles::Array<T> pair_array(const char* name, const View<T, Head, Query, Key>& view, const QView& q,
+                           std::int64_t seq_kv) {
   if (!view) return {};
   check_memory(name, view);
   tiles::Array<T> array;
   array.data = view.data();
   broadcast_batch(name, view, "q", q, array.batch_stride);
-  array.head_stride = broadcast_axis(Head::name, name, view.template extent<Head>(), view.template stride<Head>(), "q",
-                                     q.extent<Head>());
-  array.row_stride = broadcast_axis(Query::name, name, view.template extent<Query>(), view.template stride<Query>(), "q",
-                                    q.extent<Query>());
-  array.column_stride = broadcast_axis(Key::name, name, view.template extent<Key>(), view.template stride<Key>(), "k", seq_kv);
+  array.head_stride = broadcast_axis(Head::name, name, view.template extent<Head>(),
+                                     view.template stride<Head>(), "q", q.extent<Head>());
+  array.row_stride = broadcast_axis(Query::name, name, view.template extent<Query>(),
+                                    view.template stride<Query>(), "q", q.extent<Query>());
+  array.column_stride = broadcast_axis(Key::name, name, view.template extent<Key>(),
+                                       view.template stride<Key>(), "k", seq_kv);
   return array;
 }
 
 // Everything that q, k and the options say.
-tiles::AttentionProblem check_scores(const QView& q, const KView& k, const AttentionOptions& options) {
+tiles::AttentionProblem check_scores(const QView& q, const KView& k,
+                                     const AttentionOptions& options) {
   check_memory("q", q);
   check_memory("k", k);
   agree_batch("q", q, "k", k);
   within(DepthK::name, "q", q.extent<DepthK>(), 1, kMaxDepth);
   agree(DepthK::name, "q", q.extent<DepthK>(), "k", k.extent<DepthK>());
   const std::int64_t heads = q.extent<Head>(), kv_heads = k.extent<KvHead>();
-  if (kv_heads == 0 ? heads != 0 : heads % kv_heads != 0) fail(ErrorCode::heads_not_multiple, {heads, kv_heads});
+  if (kv_heads == 0 ? heads != 0 : heads % kv_heads != 0)
+    fail(ErrorCode::heads_not_multiple, {heads, kv_heads});
 
   tiles::AttentionProblem p;
   p.batch = flatten_batch(q);
@@ -60,7 +64,8 @@ tiles::AttentionProblem check_scores(const QView& q, const KView& k, const Atten
   p.seq_kv = k.extent<Key>();
   p.d_k = q.extent<DepthK>();
   p.scale = options.scale.value_or(static_cast<float>(1.0 / std::sqrt(static_cast<double>(p.d_k))));
-  if (!std::isfinite(p.scale)) fail(ErrorCode::bad_value, {"scale", std::to_string(p.scale), "must be finite"});
+  if (!std::isfinite(p.scale))
+    fail(ErrorCode::bad_value, {"scale", std::to_string(p.scale), "must be finite"});
   p.causal = options.causal;
   // Beyond these ends nothing changes, and sums with it cannot overflow.
   p.q_offset = std::clamp(options.q_offset.value_or(p.seq_kv - p.seq_q), -p.seq_q, p.seq_kv);
@@ -73,8 +78,8 @@ tiles::AttentionProblem check_scores(const QView& q, const KView& k, const Atten
 
 }  // namespace
 
-tiles::AttentionProblem check_attention(const QView& q, const KView& k, const VView& v, const OutView& out,
-                                        const AttentionOptions& options) {
+tiles::AttentionProblem check_attention(const QView& q, const KView& k, const VView& v,
+                                        const OutView& out, const AttentionOptions& options) {
   tiles::AttentionProblem p = check_scores(q, k, options);
   check_memory("v", v);
   check_output("out", out);

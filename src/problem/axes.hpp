@@ -23,7 +23,8 @@ class Range {
   Range(const char* view, std::int64_t element_size) : view_(view), bytes_(element_size) {}
 
   void axis(const std::string& name, std::int64_t extent, std::int64_t stride) {
-    if (extent < 0) fail(ErrorCode::extent_range, {name, view_, extent, std::int64_t{0}, kMaxOffset});
+    if (extent < 0)
+      fail(ErrorCode::extent_range, {name, view_, extent, std::int64_t{0}, kMaxOffset});
     // A stride may be anything where it is never taken.
     const Wide steps = extent > 0 ? extent - 1 : 0;
     const Wide magnitude = stride < 0 ? -static_cast<Wide>(stride) : static_cast<Wide>(stride);
@@ -48,9 +49,11 @@ class Range {
 template <class T, class... Axes>
 std::int64_t check_memory(const char* name, const View<T, Axes...>& view) {
   Range range(name, sizeof(T));
-  for (int i = 0; i < view.batch_axes(); ++i) range.axis(batch_name(i), view.batch_extent(i), view.batch_stride(i));
+  for (int i = 0; i < view.batch_axes(); ++i)
+    range.axis(batch_name(i), view.batch_extent(i), view.batch_stride(i));
   (range.axis(Axes::name, view.template extent<Axes>(), view.template stride<Axes>()), ...);
-  if (range.count() > 0 && view.data() == nullptr) fail(ErrorCode::null_data, {name, range.count()});
+  if (range.count() > 0 && view.data() == nullptr)
+    fail(ErrorCode::null_data, {name, range.count()});
   return range.count();
 }
 
@@ -60,19 +63,23 @@ void check_output(const char* name, const View<T, Axes...>& view) {
   if (check_memory(name, view) == 0) return;
   const auto distinct = [&](const std::string& axis, std::int64_t extent, std::int64_t stride) {
     if (extent > 1 && stride == 0) {
-      fail(ErrorCode::bad_value, {"the stride of axis " + axis + " of " + name, stride,
-                                  "an output's elements must lie apart: extent " + std::to_string(extent)});
+      fail(ErrorCode::bad_value,
+           {"the stride of axis " + axis + " of " + name, stride,
+            "an output's elements must lie apart: extent " + std::to_string(extent)});
     }
   };
-  for (int i = 0; i < view.batch_axes(); ++i) distinct(batch_name(i), view.batch_extent(i), view.batch_stride(i));
+  for (int i = 0; i < view.batch_axes(); ++i)
+    distinct(batch_name(i), view.batch_extent(i), view.batch_stride(i));
   (distinct(Axes::name, view.template extent<Axes>(), view.template stride<Axes>()), ...);
 }
 
-inline void agree(const std::string& axis, const char* one, std::int64_t a, const char* other, std::int64_t b) {
+inline void agree(const std::string& axis, const char* one, std::int64_t a, const char* other,
+                  std::int64_t b) {
   if (a != b) fail(ErrorCode::extent_mismatch, {axis, one, a, other, b});
 }
 
-inline void within(const char* axis, const char* view, std::int64_t extent, std::int64_t low, std::int64_t high) {
+inline void within(const char* axis, const char* view, std::int64_t extent, std::int64_t low,
+                   std::int64_t high) {
   if (extent < low || extent > high) fail(ErrorCode::extent_range, {axis, view, extent, low, high});
 }
 
@@ -80,19 +87,22 @@ inline void within(const char* axis, const char* view, std::int64_t extent, std:
 template <class A, class B>
 void agree_batch(const char* one, const A& a, const char* other, const B& b) {
   if (a.batch_axes() != b.batch_axes()) {
-    fail(ErrorCode::wrong_rank, {one, std::int64_t{a.batch_axes()}, other, std::int64_t{b.batch_axes()}});
+    fail(ErrorCode::wrong_rank,
+         {one, std::int64_t{a.batch_axes()}, other, std::int64_t{b.batch_axes()}});
   }
-  for (int i = 0; i < a.batch_axes(); ++i) agree(batch_name(i), one, a.batch_extent(i), other, b.batch_extent(i));
+  for (int i = 0; i < a.batch_axes(); ++i)
+    agree(batch_name(i), one, a.batch_extent(i), other, b.batch_extent(i));
 }
 
-// The batch axes of `small` align with those of `large` from the right; missing ones and those of extent 1 are
-// broadcast. Returns small's strides for large's axes.
+// The batch axes of `small` align with those of `large` from the right; missing ones and those of
+// extent 1 are broadcast. Returns small's strides for large's axes.
 template <class Small, class Large>
 void broadcast_batch(const char* name, const Small& small, const char* other, const Large& large,
                      tiles::Index (&strides)[tiles::kBatchAxes]) {
   const int missing = large.batch_axes() - small.batch_axes();
   if (missing < 0) {
-    fail(ErrorCode::wrong_rank, {name, std::int64_t{small.batch_axes()}, other, std::int64_t{large.batch_axes()}});
+    fail(ErrorCode::wrong_rank,
+         {name, std::int64_t{small.batch_axes()}, other, std::int64_t{large.batch_axes()}});
   }
   for (int i = 0; i < large.batch_axes(); ++i) {
     strides[i] = 0;
@@ -103,8 +113,8 @@ void broadcast_batch(const char* name, const Small& small, const char* other, co
 }
 
 // The stride of an axis that may be broadcast.
-inline std::int64_t broadcast_axis(const char* axis, const char* name, std::int64_t extent, std::int64_t stride,
-                                   const char* other, std::int64_t wanted) {
+inline std::int64_t broadcast_axis(const char* axis, const char* name, std::int64_t extent,
+                                   std::int64_t stride, const char* other, std::int64_t wanted) {
   if (extent == 1) return 0;
   agree(axis, name, extent, other, wanted);
   return stride;

@@ -9,15 +9,17 @@
 
 namespace rapt::problem {
 
-tiles::AttentionProblem check_attention(const QView& q, const KView& k, const VView& v, const OutView& out,
-                                        const AttentionOptions& options);
+tiles::AttentionProblem check_attention(const QView& q, const KView& k, const VView& v,
+                                        const OutView& out, const AttentionOptions& options);
 
 // Salience has no v; its rows are checked against q and k.
-void check_salience(const QView& q, const KView& k, const View<float, axis::Head, axis::Query, axis::Key>& salience,
+void check_salience(const QView& q, const KView& k,
+                    const View<float, axis::Head, axis::Query, axis::Key>& salience,
                     const AttentionOptions& options);
 
 tiles::GemmProblem check_gemm(const View<const float, axis::Row, axis::Inner>& a,
                               const View<const float, axis::Inner, axis::Column>& b,
-                              const View<float, axis::Row, axis::Column>& c, const GemmOptions& options);
+                              const View<float, axis::Row, axis::Column>& c,
+                              const GemmOptions& options);
 
 }  // namespace rapt::problem

@@ -9,11 +9,15 @@ using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
 
 kernels::Finish finish_of(Activation activation) {
   switch (activation) {
-    case Activation::none: return kernels::Finish::none;
-    case Activation::relu: return kernels::Finish::relu;
-    case Activation::gelu: return kernels::Finish::gelu;
+    case Activation::none:
+      return kernels::Finish::none;
+    case Activation::relu:
+      return kernels::Finish::relu;
+    case Activation::gelu:
+      return kernels::Finish::gelu;
   }
-  fail(ErrorCode::bad_value, {"activation", static_cast<std::int64_t>(activation), "must be none, relu or gelu"});
+  fail(ErrorCode::bad_value,
+       {"activation", static_cast<std::int64_t>(activation), "must be none, relu or gelu"});
 }
 
 template <class RowAxis, class ColumnAxis, class T>
@@ -27,7 +31,8 @@ tiles::Array<T> matrix_of(const View<T, RowAxis, ColumnAxis>& view) {
 
 }  // namespace
 
-tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a, const View<const float, Inner, Column>& b,
+tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a,
+                              const View<const float, Inner, Column>& b,
                               const View<float, Row, Column>& c, const GemmOptions& options) {
   check_memory("a", a);
   check_memory("b", b);
@@ -50,12 +55,14 @@ tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a, const View
   broadcast_batch("b", b, "c", c, p.b.batch_stride);
   for (int i = 0; i < c.batch_axes(); ++i) p.c.batch_stride[i] = c.batch_stride(i);
   for (auto* array : {&p.a, &p.b}) {
-    if (array->data == nullptr) *array = {};  // k = 0: no elements, and no offsets from a null pointer
+    if (array->data == nullptr)
+      *array = {};  // k = 0: no elements, and no offsets from a null pointer
   }
   if (options.bias) {
     check_memory("bias", options.bias);
     if (options.bias.batch_axes() != 0) {
-      fail(ErrorCode::wrong_rank, {"bias", std::int64_t{options.bias.batch_axes()}, "a bias", std::int64_t{0}});
+      fail(ErrorCode::wrong_rank,
+           {"bias", std::int64_t{options.bias.batch_axes()}, "a bias", std::int64_t{0}});
     }
     agree(Column::name, "bias", options.bias.extent<Column>(), "c", p.n);
     p.bias = options.bias.data();

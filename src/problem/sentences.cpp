@@ -17,7 +17,8 @@ const char* sentence(ErrorCode code) {
     case ErrorCode::heads_not_multiple:
       return "axis heads: q has {0}, which is not a multiple of the {1} kv_heads of k and v";
     case ErrorCode::too_large:
-      return "{0} is too large: axis {1} has extent {2} with stride {3}, beyond what memory can hold";
+      return "{0} is too large: axis {1} has extent {2} with stride {3}, beyond what memory can "
+             "hold";
     case ErrorCode::bad_value:
       return "{0} is {1}, but {2}";
     case ErrorCode::unknown_target:
@@ -34,7 +35,8 @@ void fail(ErrorCode code, std::initializer_list<Word> words) {
   int number = 0;
   for (const Word& word : words) {
     const std::string mark = "{" + std::to_string(number++) + "}";
-    if (const auto at = text.find(mark); at != std::string::npos) text.replace(at, mark.size(), word.text);
+    if (const auto at = text.find(mark); at != std::string::npos)
+      text.replace(at, mark.size(), word.text);
   }
   throw Error(code, text);
 }

@@ -12,9 +12,10 @@ namespace rapt::problem {
 // A word or a number of a sentence.
 struct Word {
   std::string text;
-  Word(const char* word) : text(word) {}                             // NOLINT(google-explicit-constructor)
-  Word(const std::string& word) : text(word) {}                      // NOLINT(google-explicit-constructor)
-  Word(std::int64_t number) : text(std::to_string(number)) {}        // NOLINT(google-explicit-constructor)
+  Word(const char* word) : text(word) {}         // NOLINT(google-explicit-constructor)
+  Word(const std::string& word) : text(word) {}  // NOLINT(google-explicit-constructor)
+  Word(std::int64_t number)
+      : text(std::to_string(number)) {}  // NOLINT(google-explicit-constructor)
 };
 
 // Throws the error's sentence with its words put in: {0} is the first.

@@ -1,4 +1,5 @@
-// Attention as the tiles see it: plain numbers, the plan that cut them into tasks, and the algorithms.
+// Attention as the tiles see it: plain numbers, the plan that cut them into tasks, and the
+// algorithms.
 #pragma once
 
 #include <cstdint>
@@ -23,21 +24,23 @@ struct AttentionProblem {
   Array<const bool> mask;      // [head, query, key]; may be absent
   Array<const float> bias;     // the same
 
-  // Rows: the query heads of one KV head are rows of the same tile, so that K and V are read once for all.
-  // Position-major, so that neighbours in a tile see nearly the same keys: row = query * group + (head % group).
+  // Rows: the query heads of one KV head are rows of the same tile, so that K and V are read once
+  // for all. Position-major, so that neighbours in a tile see nearly the same keys: row = query *
+  // group + (head % group).
   Index rows() const { return seq_q * group; }
 };
 
 struct AttentionAlgorithm;
 
-// A problem cut into tasks. It depends on problem, ISA and config row alone, never on the number of threads.
+// A problem cut into tasks. It depends on problem, ISA and config row alone, never on the number of
+// threads.
 struct AttentionPlan {
   const AttentionProblem* problem = nullptr;
   const kernels::Kernels* kernels = nullptr;
   const kernels::TileKernel* tile = nullptr;
   const AttentionAlgorithm* algorithm = nullptr;
-  Index block_q = 0;    // rows of one task
-  Index block_kv = 0;   // keys of one step of the online softmax
+  Index block_q = 0;   // rows of one task
+  Index block_kv = 0;  // keys of one step of the online softmax
   Index row_blocks = 0;
   Index tasks = 0;      // batch * kv_heads * row_blocks
   Index workspace = 0;  // floats that one worker needs, a multiple of 16

@@ -1,5 +1,6 @@
-// flash_lanes: attention for many rows. The lanes of a vector are rows (queries), so the softmax runs down the
-// registers with nothing to do across lanes, and K and V are read where they lie: neither is packed.
+// flash_lanes: attention for many rows. The lanes of a vector are rows (queries), so the softmax
+// runs down the registers with nothing to do across lanes, and K and V are read where they lie:
+// neither is packed.
 //
 //   panel   NR rows side by side (NR = columns of the register tile), as columns of
 //   qt      [d_k, NR]       q, transposed once per task
@@ -25,13 +26,13 @@ namespace {
 
 // What one worker needs.
 struct Buffers {
-  float *qt, *ot;                       // [panels, d_k, NR], [panels, d_v, NR]
-  float *row_max, *row_sum;             // [panels, NR]
-  float *rescale;                       // [NR]
-  float *s, *bias;                      // [block_kv, NR]
-  float *k_copy, *v_copy, *v_zeroed;    // [block_kv, d_k], [block_kv, d_v] twice
-  const float** q_rows;                 // [NR]
-  float** out_rows;                     // [NR]
+  float *qt, *ot;                     // [panels, d_k, NR], [panels, d_v, NR]
+  float *row_max, *row_sum;           // [panels, NR]
+  float* rescale;                     // [NR]
+  float *s, *bias;                    // [block_kv, NR]
+  float *k_copy, *v_copy, *v_zeroed;  // [block_kv, d_k], [block_kv, d_v] twice
+  const float** q_rows;               // [NR]
+  float** out_rows;                   // [NR]
 
   Buffers(const AttentionPlan& plan, Workspace& workspace) {
     const AttentionProblem& p = *plan.problem;
@@ -59,7 +60,8 @@ struct Buffers {
 };
 
 const char* refuse(const AttentionProblem& p, const AttentionBlocks& blocks) {
-  if (p.rows() <= blocks.short_rows) return "the problem has few rows (group x seq_q at most short_rows): lanes would be idle";
+  if (p.rows() <= blocks.short_rows)
+    return "the problem has few rows (group x seq_q at most short_rows): lanes would be idle";
   return nullptr;
 }
 
@@ -93,8 +95,12 @@ void run(const AttentionPlan& plan, Index task, float* memory) {
   for (Index panel = 0; panel < panels; ++panel) {
     const Rows part = rows.part(panel * columns, columns);
     for (Index r = 0; r < part.count; ++r) buffers.q_rows[r] = part.at(p.q, r);
-    kernel.pack_rows({.source = buffers.q_rows, .stride = p.q.column_stride, .rows = part.count, .length = p.d_k,
-                      .panel = buffers.qt + panel * p.d_k * columns, .columns = columns});
+    kernel.pack_rows({.source = buffers.q_rows,
+                      .stride = p.q.column_stride,
+                      .rows = part.count,
+                      .length = p.d_k,
+                      .panel = buffers.qt + panel * p.d_k * columns,
+                      .columns = columns});
   }
   std::fill_n(buffers.row_max, panels * columns, -std::numeric_limits<float>::infinity());
   std::fill_n(buffers.row_sum, panels * columns, 0.0f);
@@ -121,29 +127,57 @@ void run(const AttentionPlan& plan, Index task, float* memory) {
       float* row_sum = buffers.row_sum + panel * columns;
 
       // s[j, r] = k_j . q_r
-      plan.tile->product({.a = k.data, .a_row = k.row, .a_inner = 1,
-                          .b = buffers.qt + panel * p.d_k * columns, .b_inner = columns,
-                          .c = buffers.s, .c_row = columns, .c_column = 1,
-                          .rows = n, .inner = p.d_k, .columns = columns, .alpha = 1.0f, .beta = nullptr});
+      plan.tile->product({.a = k.data,
+                          .a_row = k.row,
+                          .a_inner = 1,
+                          .b = buffers.qt + panel * p.d_k * columns,
+                          .b_inner = columns,
+                          .c = buffers.s,
+                          .c_row = columns,
+                          .c_column = 1,
+                          .rows = n,
+                          .inner = p.d_k,
+                          .columns = columns,
+                          .alpha = 1.0f,
+                          .beta = nullptr});
 
       // p[j, r] = exp(s - max)
       const bool masked = covered.whole < n;
       if (masked) {
-        fill_bias(part, {keys.begin + covered.whole, keys.end}, buffers.bias + covered.whole * columns, 1, columns);
+        fill_bias(part, {keys.begin + covered.whole, keys.end},
+                  buffers.bias + covered.whole * columns, 1, columns);
       }
-      kernel.softmax_lanes({.s = buffers.s, .bias = masked ? buffers.bias : nullptr, .s_row = columns, .n = n,
-                            .bias_begin = covered.whole, .rows = part.count, .pre_scale = units.pre_scale,
-                            .scale = units.exponent_scale, .row_max = row_max, .row_sum = row_sum,
+      kernel.softmax_lanes({.s = buffers.s,
+                            .bias = masked ? buffers.bias : nullptr,
+                            .s_row = columns,
+                            .n = n,
+                            .bias_begin = covered.whole,
+                            .rows = part.count,
+                            .pre_scale = units.pre_scale,
+                            .scale = units.exponent_scale,
+                            .row_max = row_max,
+                            .row_sum = row_sum,
                             .rescale = buffers.rescale});
 
       // ot[x, r] = ot[x, r] * rescale[r] + sum_j v[j, x] p[j, r]
       const bool care = masked && not_finite.any();
       const KeyBlock values = care ? not_finite.zeroed() : v;
-      plan.tile->product({.a = values.data, .a_row = 1, .a_inner = values.row,
-                          .b = buffers.s, .b_inner = columns,
-                          .c = ot, .c_row = columns, .c_column = 1,
-                          .rows = p.d_v, .inner = n, .columns = columns, .alpha = 1.0f, .beta = buffers.rescale});
-      if (care) not_finite.add(n, covered.whole, part.count, buffers.s, buffers.bias, 1, columns, ot, 1, columns);
+      plan.tile->product({.a = values.data,
+                          .a_row = 1,
+                          .a_inner = values.row,
+                          .b = buffers.s,
+                          .b_inner = columns,
+                          .c = ot,
+                          .c_row = columns,
+                          .c_column = 1,
+                          .rows = p.d_v,
+                          .inner = n,
+                          .columns = columns,
+                          .alpha = 1.0f,
+                          .beta = buffers.rescale});
+      if (care)
+        not_finite.add(n, covered.whole, part.count, buffers.s, buffers.bias, 1, columns, ot, 1,
+                       columns);
     }
   }
 
@@ -151,8 +185,12 @@ void run(const AttentionPlan& plan, Index task, float* memory) {
     const Rows part = rows.part(panel * columns, columns);
     const float* row_sum = buffers.row_sum + panel * columns;
     for (Index r = 0; r < part.count; ++r) buffers.out_rows[r] = part.at(p.out, r);
-    kernel.unpack_rows({.panel = buffers.ot + panel * p.d_v * columns, .columns = columns, .divisor = row_sum,
-                        .rows = part.count, .length = p.d_v, .destination = buffers.out_rows,
+    kernel.unpack_rows({.panel = buffers.ot + panel * p.d_v * columns,
+                        .columns = columns,
+                        .divisor = row_sum,
+                        .rows = part.count,
+                        .length = p.d_v,
+                        .destination = buffers.out_rows,
                         .stride = p.out.column_stride});
     write_lse(part, buffers.row_max + panel * columns, row_sum, units);
   }

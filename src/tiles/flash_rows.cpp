@@ -1,5 +1,6 @@
-// flash_rows: attention for few rows (decode, short queries). Lanes hold the depth for q k^T and the columns of v
-// for p v, so that nothing is transposed and every key and value is read once for all rows of the task.
+// flash_rows: attention for few rows (decode, short queries). Lanes hold the depth for q k^T and
+// the columns of v for p v, so that nothing is transposed and every key and value is read once for
+// all rows of the task.
 //
 //   q [rows, d_k], s [rows, block_kv], o [rows, d_v]
 //
@@ -30,8 +31,8 @@ struct Buffers {
   float *s, *bias;                     // [rows, s_row]
   float *row_max, *row_sum, *rescale;  // [rows]
   float *k_copy, *v_copy, *v_zeroed;   // [block_kv, depth]
-  float *ones;                         // beta of the product
-  float *scratch;                      // of the product
+  float* ones;                         // beta of the product
+  float* scratch;                      // of the product
 
   Buffers(const AttentionPlan& plan, Workspace& workspace) {
     const AttentionProblem& p = *plan.problem;
@@ -94,16 +95,32 @@ void run(const AttentionPlan& plan, Index task, float* memory) {
     const KeyBlock v = read_keys(p.v, v_head, keys, p.d_v, p.v.column_stride == 1, buffers.v_copy);
 
     // s[r, j] = q_r . k_j
-    kernel.dot_product({.a = buffers.q, .a_row = p.d_k, .b = k.data, .b_row = k.row,
-                        .c = buffers.s, .c_row = buffers.s_row, .c_column = 1,
-                        .rows = rows.count, .columns = n, .inner = p.d_k, .alpha = 1.0f, .beta = nullptr});
+    kernel.dot_product({.a = buffers.q,
+                        .a_row = p.d_k,
+                        .b = k.data,
+                        .b_row = k.row,
+                        .c = buffers.s,
+                        .c_row = buffers.s_row,
+                        .c_column = 1,
+                        .rows = rows.count,
+                        .columns = n,
+                        .inner = p.d_k,
+                        .alpha = 1.0f,
+                        .beta = nullptr});
 
     // p[r, j] = exp(s - max)
     const bool masked = covered.whole < n;
     if (masked) fill_bias(rows, keys, buffers.bias, buffers.s_row, 1);
-    kernel.softmax_rows({.s = buffers.s, .bias = masked ? buffers.bias : nullptr, .s_row = buffers.s_row, .n = n,
-                         .bias_begin = 0, .rows = rows.count, .pre_scale = units.pre_scale,
-                         .scale = units.exponent_scale, .row_max = buffers.row_max, .row_sum = buffers.row_sum,
+    kernel.softmax_rows({.s = buffers.s,
+                         .bias = masked ? buffers.bias : nullptr,
+                         .s_row = buffers.s_row,
+                         .n = n,
+                         .bias_begin = 0,
+                         .rows = rows.count,
+                         .pre_scale = units.pre_scale,
+                         .scale = units.exponent_scale,
+                         .row_max = buffers.row_max,
+                         .row_sum = buffers.row_sum,
                          .rescale = buffers.rescale});
 
     // o[r, x] = o[r, x] * rescale[r] + sum_j p[r, j] v[j, x]
@@ -113,11 +130,24 @@ void run(const AttentionPlan& plan, Index task, float* memory) {
     NotFinite not_finite(v, n, p.d_v, buffers.v_zeroed);
     const bool care = masked && not_finite.any();
     const KeyBlock values = care ? not_finite.zeroed() : v;
-    product_in_place(kernel, {.a = buffers.s, .a_row = buffers.s_row, .a_inner = 1, .b = values.data, .b_inner = values.row,
-                              .c = buffers.o, .c_row = p.d_v, .c_column = 1, .rows = rows.count, .inner = n,
-                              .columns = 0, .alpha = 1.0f, .beta = buffers.ones},
+    product_in_place(kernel,
+                     {.a = buffers.s,
+                      .a_row = buffers.s_row,
+                      .a_inner = 1,
+                      .b = values.data,
+                      .b_inner = values.row,
+                      .c = buffers.o,
+                      .c_row = p.d_v,
+                      .c_column = 1,
+                      .rows = rows.count,
+                      .inner = n,
+                      .columns = 0,
+                      .alpha = 1.0f,
+                      .beta = buffers.ones},
                      p.d_v, buffers.scratch);
-    if (care) not_finite.add(n, 0, rows.count, buffers.s, buffers.bias, buffers.s_row, 1, buffers.o, p.d_v, 1);
+    if (care)
+      not_finite.add(n, 0, rows.count, buffers.s, buffers.bias, buffers.s_row, 1, buffers.o, p.d_v,
+                     1);
   }
 
   for (Index r = 0; r < rows.count; ++r) {

@@ -9,18 +9,22 @@ namespace rapt::tiles {
 GemmBlock block_of(const GemmPlan& plan, Index unit, Index row_block) {
   const GemmProblem& p = plan.problem;
   const Index row = row_block * plan.block_m, column = unit % plan.column_blocks * plan.block_n;
-  return {unit / plan.column_blocks, row, std::min(plan.block_m, p.m - row), column, std::min(plan.block_n, p.n - column)};
+  return {unit / plan.column_blocks, row, std::min(plan.block_m, p.m - row), column,
+          std::min(plan.block_n, p.n - column)};
 }
 
 void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step) {
   const GemmProblem& p = plan.problem;
-  const auto blocks = [](Index n, Index block) { return std::max<Index>((n + block - 1) / block, 1); };
+  const auto blocks = [](Index n, Index block) {
+    return std::max<Index>((n + block - 1) / block, 1);
+  };
   // n in so many blocks, each a multiple of step.
   const auto even = [](Index n, Index count, Index step) {
     const Index each = (n + count - 1) / count;
     return std::max((each + step - 1) / step * step, step);
   };
-  const double products = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+  const double products =
+      static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
   const double wanted = std::min(16.0, products * static_cast<double>(p.batch.size) / (1 << 20));
   Index m_blocks = blocks(p.m, block_m), n_blocks = blocks(p.n, block_n);
   while (static_cast<double>(m_blocks * n_blocks * p.batch.size) < wanted) {
@@ -42,7 +46,8 @@ void cut_slices(GemmPlan& plan, Index block_k) {
   plan.block_k = std::max<Index>((plan.problem.k + slices - 1) / slices, 1);
 }
 
-// Rows of a whose distance is a multiple of 1 KiB fall into a few sets of the L1 cache and evict each other.
+// Rows of a whose distance is a multiple of 1 KiB fall into a few sets of the L1 cache and evict
+// each other.
 bool a_in_place(const GemmProblem& p) {
   return p.a.row_stride == 1 || p.m == 1 || (p.a.column_stride == 1 && p.a.row_stride % 256 != 0);
 }
@@ -52,11 +57,13 @@ Index copy_row(Index k_count) { return (k_count + 15) / 16 * 16 + 16; }
 
 Operand place_a(const GemmProblem& p, const GemmBlock& block, Index k_begin) {
   // A single row has no next one, and the distance 1 lets the tile take any stride along k.
-  return {p.batch.element(p.a, block.batch) + block.row * p.a.row_stride + k_begin * p.a.column_stride,
-          p.m == 1 ? 1 : p.a.row_stride, p.a.column_stride};
+  return {
+      p.batch.element(p.a, block.batch) + block.row * p.a.row_stride + k_begin * p.a.column_stride,
+      p.m == 1 ? 1 : p.a.row_stride, p.a.column_stride};
 }
 
-void copy_a(const GemmProblem& p, const GemmBlock& block, Index k_begin, Index k_count, float* copy) {
+void copy_a(const GemmProblem& p, const GemmBlock& block, Index k_begin, Index k_count,
+            float* copy) {
   const Operand from = place_a(p, block, k_begin);
   const Index row = copy_row(k_count);
   for (Index r = 0; r < block.rows; ++r) {
@@ -75,7 +82,8 @@ void finish_block(const GemmPlan& plan, const GemmBlock& block) {
   // In the user's orientation.
   Index rows = block.rows, columns = block.columns, first_column = block.column;
   Index row_stride = p.c.row_stride, column_stride = p.c.column_stride;
-  float* c = p.batch.element(p.c, block.batch) + block.row * row_stride + block.column * column_stride;
+  float* c =
+      p.batch.element(p.c, block.batch) + block.row * row_stride + block.column * column_stride;
   if (p.transposed) {
     std::swap(rows, columns);
     std::swap(row_stride, column_stride);
@@ -95,7 +103,8 @@ void finish_block(const GemmPlan& plan, const GemmBlock& block) {
       if (!in_place) {
         for (Index i = 0; i < n; ++i) values[i] = row[i * column_stride];
       }
-      plan.kernels->finish(in_place ? row : values, bias == nullptr ? nullptr : biases, n, p.finish);
+      plan.kernels->finish(in_place ? row : values, bias == nullptr ? nullptr : biases, n,
+                           p.finish);
       if (!in_place) {
         for (Index i = 0; i < n; ++i) row[i * column_stride] = values[i];
       }

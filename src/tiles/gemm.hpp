@@ -1,4 +1,5 @@
-// The matrix product as the tiles see it: plain numbers, the plan that cut it into tasks, and the algorithms.
+// The matrix product as the tiles see it: plain numbers, the plan that cut it into tasks, and the
+// algorithms.
 #pragma once
 
 #include "tiles/array.hpp"
@@ -12,11 +13,11 @@ struct GemmProblem {
   float alpha = 1.0f, beta = 0.0f;
   Array<const float> a, b;  // [m, k], [k, n]
   Array<float> c;           // [m, n]
-  // Rows of one batch element, where the plan has stacked several: what decides about the order of sums looks at
-  // these alone, so that an element has the same bits alone and in any batch.
+  // Rows of one batch element, where the plan has stacked several: what decides about the order of
+  // sums looks at these alone, so that an element has the same bits alone and in any batch.
   Index element_rows = 0;
-  // The plan may compute c^T = b^T a^T instead: then m, n, a, b and c are those of the transposed product, and
-  // only bias, which belongs to the user's columns, must know.
+  // The plan may compute c^T = b^T a^T instead: then m, n, a, b and c are those of the transposed
+  // product, and only bias, which belongs to the user's columns, must know.
   bool transposed = false;
   const float* bias = nullptr;
   Index bias_stride = 1;
@@ -25,8 +26,8 @@ struct GemmProblem {
 
 struct GemmAlgorithm;
 
-// Part of a product that is computed at once: units [first, first + count). A unit is a block of columns of one
-// batch element. Waves bound the memory for packed operands.
+// Part of a product that is computed at once: units [first, first + count). A unit is a block of
+// columns of one batch element. Waves bound the memory for packed operands.
 struct Wave {
   Index first, count;
 };
@@ -39,8 +40,8 @@ struct GemmPlan {
   const GemmAlgorithm* algorithm = nullptr;
   Index block_m = 0, block_n = 0, block_k = 0;
   Index row_blocks = 0, column_blocks = 0;  // of one batch element
-  Index units = 0;             // batch elements x column_blocks
-  Index wave_units = 0;        // units of one wave
+  Index units = 0;                          // batch elements x column_blocks
+  Index wave_units = 0;                     // units of one wave
   Index shared_workspace = 0;  // floats for all workers: packed operands, a multiple of 16
   Index workspace = 0;         // floats that one worker needs, a multiple of 16
 };
@@ -58,7 +59,8 @@ struct GemmAlgorithm {
   Index (*pack_tasks)(const GemmPlan&, Wave);
   void (*pack)(const GemmPlan&, Wave, Index task, float* shared);
   // Phase 2: one block of rows of one unit.
-  void (*run)(const GemmPlan&, Wave, Index unit, Index row_block, const float* shared, float* workspace);
+  void (*run)(const GemmPlan&, Wave, Index unit, Index row_block, const float* shared,
+              float* workspace);
 };
 
 extern const GemmAlgorithm kGemmDot;
@@ -73,26 +75,30 @@ struct GemmBlock {
 };
 GemmBlock block_of(const GemmPlan& plan, Index unit, Index row_block);
 
-// Cuts c into blocks of at most block_m x block_n, in multiples of the tile, of nearly equal size, and small
-// enough that there is work for many: at least 16 blocks where each keeps a million multiplications.
+// Cuts c into blocks of at most block_m x block_n, in multiples of the tile, of nearly equal size,
+// and small enough that there is work for many: at least 16 blocks where each keeps a million
+// multiplications.
 void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step);
 
-// Cuts k into slices of nearly equal depth, at most block_k. The same for every algorithm that sums along k in order,
-// so that they give the same bits and the choice between them may look at the whole batch.
+// Cuts k into slices of nearly equal depth, at most block_k. The same for every algorithm that sums
+// along k in order, so that they give the same bits and the choice between them may look at the
+// whole batch.
 void cut_slices(GemmPlan& plan, Index block_k);
 
-// a[block.row ..., k_begin ...], whose element [r, x] is at data[r * row + x * inner]; one of the strides is 1.
+// a[block.row ..., k_begin ...], whose element [r, x] is at data[r * row + x * inner]; one of the
+// strides is 1.
 struct Operand {
   const float* data;
   Index row, inner;
 };
 
-// In place, where a's strides allow it and its rows do not fall into the same cache sets; else a copy of these
-// columns of a, whose rows are copy_row(k_count) apart.
+// In place, where a's strides allow it and its rows do not fall into the same cache sets; else a
+// copy of these columns of a, whose rows are copy_row(k_count) apart.
 bool a_in_place(const GemmProblem& p);
 Index copy_row(Index k_count);
 Operand place_a(const GemmProblem& p, const GemmBlock& block, Index k_begin);
-void copy_a(const GemmProblem& p, const GemmBlock& block, Index k_begin, Index k_count, float* copy);
+void copy_a(const GemmProblem& p, const GemmBlock& block, Index k_begin, Index k_count,
+            float* copy);
 
 // bias and activation on a finished block.
 void finish_block(const GemmPlan& plan, const GemmBlock& block);

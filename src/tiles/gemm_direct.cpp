@@ -1,4 +1,5 @@
-// gemm_direct: few rows, or everything small: packing b would cost as much as using it, so b is read in place.
+// gemm_direct: few rows, or everything small: packing b would cost as much as using it, so b is
+// read in place.
 #include <algorithm>
 
 #include "tiles/gemm.hpp"
@@ -20,12 +21,14 @@ struct Buffers {
 const char* refuse(const GemmProblem& p, const GemmBlocks& blocks) {
   if (p.b.column_stride != 1) return "the columns of b are not adjacent";
   const bool small = p.m * p.n <= 64 * 64 && p.k <= 64;
-  if (p.m > blocks.direct_rows && !small) return "c has many rows (more than direct_rows): packing b pays";
+  if (p.m > blocks.direct_rows && !small)
+    return "c has many rows (more than direct_rows): packing b pays";
   return nullptr;
 }
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
-  cut_blocks(plan, std::max(blocks.direct_rows, Index{64}), blocks.block_n, plan.tile->rows, plan.tile->columns);
+  cut_blocks(plan, std::max(blocks.direct_rows, Index{64}), blocks.block_n, plan.tile->rows,
+             plan.tile->columns);
   cut_slices(plan, blocks.block_k);
   Workspace count(nullptr);
   Buffers(plan, count);
@@ -38,7 +41,8 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
   const float* b = p.batch.element(p.b, block.batch) + block.column;
-  float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride + block.column * p.c.column_stride;
+  float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
+             block.column * p.c.column_stride;
   std::fill_n(buffers.beta, kernels::kMaxColumns, p.beta);
 
   Index x = 0;
@@ -50,9 +54,19 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
       a = {buffers.a_copy, copy_row(slice), 1};
     }
     product_in_place(*plan.kernels,
-                     {.a = a.data, .a_row = a.row, .a_inner = a.inner, .b = b + x * p.b.row_stride, .b_inner = p.b.row_stride,
-                      .c = c, .c_row = p.c.row_stride, .c_column = p.c.column_stride, .rows = block.rows, .inner = slice,
-                      .columns = 0, .alpha = p.alpha, .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta},
+                     {.a = a.data,
+                      .a_row = a.row,
+                      .a_inner = a.inner,
+                      .b = b + x * p.b.row_stride,
+                      .b_inner = p.b.row_stride,
+                      .c = c,
+                      .c_row = p.c.row_stride,
+                      .c_column = p.c.column_stride,
+                      .rows = block.rows,
+                      .inner = slice,
+                      .columns = 0,
+                      .alpha = p.alpha,
+                      .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta},
                      block.columns, buffers.scratch);
     if (x == 0) std::fill_n(buffers.beta, kernels::kMaxColumns, 1.0f);
     x += plan.block_k;

@@ -1,5 +1,5 @@
-// gemm_dot: few rows, both operands contiguous along k (x W^T with one or a few x; a thin c): every row of b^T is
-// read once, in its own order.
+// gemm_dot: few rows, both operands contiguous along k (x W^T with one or a few x; a thin c): every
+// row of b^T is read once, in its own order.
 #include <algorithm>
 
 #include "tiles/gemm.hpp"
@@ -10,7 +10,8 @@ namespace {
 constexpr Index kRows = 8;  // of one batch element
 
 const char* refuse(const GemmProblem& p, const GemmBlocks&) {
-  if (p.element_rows > kRows) return "c has more than 8 rows: broadcasting a is cheaper than summing across lanes";
+  if (p.element_rows > kRows)
+    return "c has more than 8 rows: broadcasting a is cheaper than summing across lanes";
   if (p.b.row_stride != 1) return "b is not contiguous along k";
   if (p.a.column_stride != 1) return "a is not contiguous along k";
   return nullptr;
@@ -24,14 +25,20 @@ void cut(GemmPlan& plan, const GemmBlocks& blocks) {
 void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, float*) {
   const GemmProblem& p = plan.problem;
   const GemmBlock block = block_of(plan, unit, row_block);
-  plan.kernels->dot_product({.a = p.batch.element(p.a, block.batch) + block.row * p.a.row_stride, .a_row = p.a.row_stride,
-                             .b = p.batch.element(p.b, block.batch) + block.column * p.b.column_stride,
-                             .b_row = p.b.column_stride,
-                             .c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
-                                  block.column * p.c.column_stride,
-                             .c_row = p.c.row_stride, .c_column = p.c.column_stride, .rows = block.rows,
-                             .columns = block.columns, .inner = p.k, .alpha = p.alpha,
-                             .beta = p.beta == 0.0f ? nullptr : &p.beta});
+  plan.kernels->dot_product(
+      {.a = p.batch.element(p.a, block.batch) + block.row * p.a.row_stride,
+       .a_row = p.a.row_stride,
+       .b = p.batch.element(p.b, block.batch) + block.column * p.b.column_stride,
+       .b_row = p.b.column_stride,
+       .c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
+            block.column * p.c.column_stride,
+       .c_row = p.c.row_stride,
+       .c_column = p.c.column_stride,
+       .rows = block.rows,
+       .columns = block.columns,
+       .inner = p.k,
+       .alpha = p.alpha,
+       .beta = p.beta == 0.0f ? nullptr : &p.beta});
   finish_block(plan, block);
 }
 

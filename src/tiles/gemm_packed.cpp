@@ -1,10 +1,11 @@
-// gemm_packed: the general product, blocked after Goto. b is packed into panels [k, NR] that the register tile
-// streams through; a is read in place, or copied once where its rows would evict each other; a panel's slice
-// [block_k, NR] stays in L1 while block_m rows of a pass by.
+// gemm_packed: the general product, blocked after Goto. b is packed into panels [k, NR] that the
+// register tile streams through; a is read in place, or copied once where its rows would evict each
+// other; a panel's slice [block_k, NR] stays in L1 while block_m rows of a pass by.
 //
 //   pack:  panels of b for each unit of the wave, where several blocks of rows will use them;
 //          rows of a for each batch element of the wave
-//   run:   for each slice of k:  for each panel:  c[block_m, NR] += a[block_m, slice] panel[slice, NR]
+//   run:   for each slice of k:  for each panel:  c[block_m, NR] += a[block_m, slice] panel[slice,
+//   NR]
 //          where there is one block of rows, a panel's slice is packed just before its only use
 #include <algorithm>
 #include <cstring>
@@ -20,7 +21,8 @@ constexpr Index kWaveFloats = Index{16} << 20;  // 64 MiB of packed operands at 
 // Whether panels are packed for the whole wave, before its products.
 bool packs_ahead(const GemmPlan& plan) { return plan.row_blocks > 1; }
 
-// The shared workspace: packed b [wave_units, unit_floats], then copies of a [batch elements, m, copy_row(k)].
+// The shared workspace: packed b [wave_units, unit_floats], then copies of a [batch elements, m,
+// copy_row(k)].
 Index unit_floats(const GemmPlan& plan) {
   const Index columns = plan.tile->columns;
   return packs_ahead(plan) ? (plan.block_n + columns - 1) / columns * columns * plan.problem.k : 0;
@@ -29,7 +31,8 @@ Index copied_a_floats(const GemmPlan& plan) {
   return a_in_place(plan.problem) ? 0 : plan.problem.m * copy_row(plan.problem.k);
 }
 Index copied_a(const GemmPlan& plan, Wave wave, const GemmBlock& block) {
-  return plan.wave_units * unit_floats(plan) + (block.batch - wave.first / plan.column_blocks) * copied_a_floats(plan) +
+  return plan.wave_units * unit_floats(plan) +
+         (block.batch - wave.first / plan.column_blocks) * copied_a_floats(plan) +
          block.row * copy_row(plan.problem.k);
 }
 // Batch elements that a wave touches, the first and the last perhaps in part.
@@ -53,37 +56,48 @@ void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   cut_blocks(plan, blocks.block_m, blocks.block_n, plan.tile->rows, plan.tile->columns);
   cut_slices(plan, blocks.block_k);
   const Index each = unit_floats(plan) + copied_a_floats(plan) / plan.column_blocks;
-  plan.wave_units = std::clamp<Index>(kWaveFloats / std::max<Index>(each, 1), 1, std::max<Index>(plan.units, 1));
-  const Index elements = std::min(plan.problem.batch.size, (plan.wave_units + plan.column_blocks - 2) / plan.column_blocks + 1);
-  plan.shared_workspace = (plan.wave_units * unit_floats(plan) + elements * copied_a_floats(plan) + 15) / 16 * 16;
+  plan.wave_units =
+      std::clamp<Index>(kWaveFloats / std::max<Index>(each, 1), 1, std::max<Index>(plan.units, 1));
+  const Index elements = std::min(
+      plan.problem.batch.size, (plan.wave_units + plan.column_blocks - 2) / plan.column_blocks + 1);
+  plan.shared_workspace =
+      (plan.wave_units * unit_floats(plan) + elements * copied_a_floats(plan) + 15) / 16 * 16;
   Workspace count(nullptr);
   Buffers(plan, count);
   plan.workspace = count.used();
 }
 
 Index pack_tasks(const GemmPlan& plan, Wave wave) {
-  return (packs_ahead(plan) ? wave.count : 0) + (a_in_place(plan.problem) ? 0 : wave_elements(plan, wave) * plan.row_blocks);
+  return (packs_ahead(plan) ? wave.count : 0) +
+         (a_in_place(plan.problem) ? 0 : wave_elements(plan, wave) * plan.row_blocks);
 }
 
 // n <= columns floats, and zeros up to columns (a multiple of 4).
 void copy_panel_row(const float* from, Index n, Index columns, float* to) {
   Index i = 0;
-  for (; i + 4 <= n; i += 4) std::memcpy(to + i, from + i, 4 * sizeof(float));  // one load and one store
+  for (; i + 4 <= n; i += 4)
+    std::memcpy(to + i, from + i, 4 * sizeof(float));  // one load and one store
   for (; i < n; ++i) to[i] = from[i];
   for (; i < columns; ++i) to[i] = 0.0f;
 }
 
 // b[x .. x + slice, column .. column + n] -> panel [slice, NR]
-void pack_panel(const GemmPlan& plan, Index batch, Index column, Index n, Index x, Index slice, float* panel) {
+void pack_panel(const GemmPlan& plan, Index batch, Index column, Index n, Index x, Index slice,
+                float* panel) {
   const GemmProblem& p = plan.problem;
   const Index columns = plan.tile->columns;
   const float* from = p.batch.element(p.b, batch) + column * p.b.column_stride + x * p.b.row_stride;
   if (p.b.column_stride == 1) {
-    for (Index i = 0; i < slice; ++i) copy_panel_row(from + i * p.b.row_stride, n, columns, panel + i * columns);
+    for (Index i = 0; i < slice; ++i)
+      copy_panel_row(from + i * p.b.row_stride, n, columns, panel + i * columns);
   } else {
     const float* rows[kernels::kMaxColumns];
     for (Index r = 0; r < n; ++r) rows[r] = from + r * p.b.column_stride;
-    plan.kernels->pack_rows({.source = rows, .stride = p.b.row_stride, .rows = n, .length = slice, .panel = panel,
+    plan.kernels->pack_rows({.source = rows,
+                             .stride = p.b.row_stride,
+                             .rows = n,
+                             .length = slice,
+                             .panel = panel,
                              .columns = columns});
   }
 }
@@ -95,25 +109,29 @@ void pack(const GemmPlan& plan, Wave wave, Index task, float* shared) {
     float* panel = shared + task * unit_floats(plan);
     const Index columns = plan.tile->columns, k = plan.problem.k;
     for (Index column = 0; column < block.columns; column += columns, panel += k * columns) {
-      pack_panel(plan, block.batch, block.column + column, std::min(columns, block.columns - column), 0, k, panel);
+      pack_panel(plan, block.batch, block.column + column,
+                 std::min(columns, block.columns - column), 0, k, panel);
     }
   } else {
     const Index element = wave.first / plan.column_blocks + (task - b_tasks) / plan.row_blocks;
-    const GemmBlock block = block_of(plan, element * plan.column_blocks, (task - b_tasks) % plan.row_blocks);
+    const GemmBlock block =
+        block_of(plan, element * plan.column_blocks, (task - b_tasks) % plan.row_blocks);
     copy_a(plan.problem, block, 0, plan.problem.k, shared + copied_a(plan, wave, block));
   }
 }
 
-void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const float* shared, float* memory) {
+void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const float* shared,
+         float* memory) {
   const GemmProblem& p = plan.problem;
   const Index columns = plan.tile->columns;
   Workspace workspace(memory);
   const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
   const float* packed = shared + (unit - wave.first) * unit_floats(plan);
-  const Operand a =
-      a_in_place(p) ? place_a(p, block, 0) : Operand{shared + copied_a(plan, wave, block), copy_row(p.k), 1};
-  float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride + block.column * p.c.column_stride;
+  const Operand a = a_in_place(p) ? place_a(p, block, 0)
+                                  : Operand{shared + copied_a(plan, wave, block), copy_row(p.k), 1};
+  float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
+             block.column * p.c.column_stride;
   std::fill_n(buffers.beta, columns, p.beta);
 
   Index x = 0;
@@ -126,9 +144,18 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
         pack_panel(plan, block.batch, block.column + column, n, x, slice, buffers.panel);
         panel = buffers.panel;
       }
-      plan.tile->product({.a = a.data + x * a.inner, .a_row = a.row, .a_inner = a.inner, .b = panel, .b_inner = columns,
-                          .c = c + column * p.c.column_stride, .c_row = p.c.row_stride, .c_column = p.c.column_stride,
-                          .rows = block.rows, .inner = slice, .columns = n, .alpha = p.alpha,
+      plan.tile->product({.a = a.data + x * a.inner,
+                          .a_row = a.row,
+                          .a_inner = a.inner,
+                          .b = panel,
+                          .b_inner = columns,
+                          .c = c + column * p.c.column_stride,
+                          .c_row = p.c.row_stride,
+                          .c_column = p.c.column_stride,
+                          .rows = block.rows,
+                          .inner = slice,
+                          .columns = n,
+                          .alpha = p.alpha,
                           .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta});
     }
     if (x == 0) std::fill_n(buffers.beta, columns, 1.0f);

@@ -1,5 +1,6 @@
-// The mask kinds. Each says, for a tile of rows x keys, how it covers the tile, and applies itself to the bias
-// of the tile. To add a kind: one struct here, one place in AllKinds, its option in AttentionProblem.
+// The mask kinds. Each says, for a tile of rows x keys, how it covers the tile, and applies itself
+// to the bias of the tile. To add a kind: one struct here, one place in AllKinds, its option in
+// AttentionProblem.
 #include "tiles/mask.hpp"
 
 #include <cstring>
@@ -42,7 +43,8 @@ struct BooleanMask {
     const Index distinct = mask.row_stride == 0 && mask.head_stride == 0 ? 1 : rows.count;
     for (Index r = 0; r < distinct && !(some && !every); ++r) {
       const bool* row = rows.at(mask, r);
-      const auto seen = scan(row + keys.begin * mask.column_stride, keys.count(), mask.column_stride);
+      const auto seen =
+          scan(row + keys.begin * mask.column_stride, keys.count(), mask.column_stride);
       some |= seen.some;
       every &= seen.every;
     }
@@ -76,7 +78,8 @@ struct BooleanMask {
 struct Causal {
   static bool given(const AttentionProblem& p) { return p.causal; }
   static Keys reachable(const Rows& rows, Keys all) {
-    return {all.begin, std::clamp(rows.last_query() + rows.problem->q_offset + 1, all.begin, all.end)};
+    return {all.begin,
+            std::clamp(rows.last_query() + rows.problem->q_offset + 1, all.begin, all.end)};
   }
   static Cover cover(const Rows& rows, Keys keys) {
     if (keys.begin > rows.last_query() + rows.problem->q_offset) return kNone;
@@ -86,7 +89,8 @@ struct Causal {
   static void apply(const Rows& rows, Keys keys, const Tile& tile) {
     for (Index r = 0; r < rows.count; ++r) {
       const Index attended = rows.query(r) + rows.problem->q_offset + 1 - keys.begin;
-      for (Index j = std::max(attended, Index{0}); j < keys.count(); ++j) tile.at(r, j) = kNotAttended;
+      for (Index j = std::max(attended, Index{0}); j < keys.count(); ++j)
+        tile.at(r, j) = kNotAttended;
     }
   }
 };
@@ -130,8 +134,10 @@ void fill_bias(const Rows& rows, Keys keys, float* bias, Index row_step, Index k
   const Tile tile{bias, row_step, key_step};
   // The inner loop along the step of 1.
   const bool rows_inside = row_step == 1;
-  const Index outer = rows_inside ? keys.count() : rows.count, inner = rows_inside ? rows.count : keys.count();
-  for (Index i = 0; i < outer; ++i) std::fill_n(bias + i * (rows_inside ? key_step : row_step), inner, 0.0f);
+  const Index outer = rows_inside ? keys.count() : rows.count,
+              inner = rows_inside ? rows.count : keys.count();
+  for (Index i = 0; i < outer; ++i)
+    std::fill_n(bias + i * (rows_inside ? key_step : row_step), inner, 0.0f);
   AllKinds::for_each_given(*rows.problem, [&](auto kind) { kind.apply(rows, keys, tile); });
 }
 

@@ -1,4 +1,5 @@
-// Who attends whom (contract steps 3 and 4). Every mask kind is one struct in mask.cpp, listed there once.
+// Who attends whom (contract steps 3 and 4). Every mask kind is one struct in mask.cpp, listed
+// there once.
 #pragma once
 
 #include "tiles/rows.hpp"
@@ -14,18 +15,20 @@ struct Keys {
 // Whether this problem has a mask or a bias at all.
 bool may_mask(const AttentionProblem& problem);
 
-// The keys that may be attended by any of these rows, from positions alone (not from the contents of a mask).
+// The keys that may be attended by any of these rows, from positions alone (not from the contents
+// of a mask).
 Keys reachable_keys(const Rows& rows);
 
 // How a tile of rows x keys is attended.
 struct Cover {
-  bool none;    // no pair is attended: the tile is skipped
-  Index whole;  // the first `whole` keys are attended by every row, without bias: no mask work there
+  bool none;  // no pair is attended: the tile is skipped
+  Index
+      whole;  // the first `whole` keys are attended by every row, without bias: no mask work there
 };
 Cover cover(const Rows& rows, Keys keys);
 
-// Writes bias[r * row_step + j * key_step] for the pairs of the tile: what is added to the scaled score, -inf
-// where a pair is not attended.
+// Writes bias[r * row_step + j * key_step] for the pairs of the tile: what is added to the scaled
+// score, -inf where a pair is not attended.
 void fill_bias(const Rows& rows, Keys keys, float* bias, Index row_step, Index key_step);
 
 }  // namespace rapt::tiles

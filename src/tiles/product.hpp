@@ -1,4 +1,5 @@
-// A matrix product whose b is read in place: for few rows, where packing b would cost as much as using it.
+// A matrix product whose b is read in place: for few rows, where packing b would cost as much as
+// using it.
 #pragma once
 
 #include <algorithm>
@@ -9,9 +10,9 @@ namespace rapt::tiles {
 
 using kernels::Index;
 
-// The tile for the next columns of n, or null when even the narrowest is too wide. It has at least `rows` rows
-// where there is a choice, since a lower tile reads b several times; then the widest, but not one that leaves
-// columns which the narrowest cannot fill.
+// The tile for the next columns of n, or null when even the narrowest is too wide. It has at least
+// `rows` rows where there is a choice, since a lower tile reads b several times; then the widest,
+// but not one that leaves columns which the narrowest cannot fill.
 inline const kernels::TileKernel* next_tile(const kernels::Kernels& kernels, Index n, Index rows) {
   const Index narrow = kernels.tiles[0].columns;
   const kernels::TileKernel* best = nullptr;
@@ -33,9 +34,10 @@ inline Index product_scratch(const kernels::Kernels& kernels, Index inner) {
   return inner * kernels.tiles[0].columns;
 }
 
-// p for `columns` columns, any number: panels in place, and the last columns that fill no panel from a zero-padded
-// copy. p.beta: [kMaxColumns] equal values, or null.
-inline void product_in_place(const kernels::Kernels& kernels, kernels::TileProduct p, Index columns, float* scratch) {
+// p for `columns` columns, any number: panels in place, and the last columns that fill no panel
+// from a zero-padded copy. p.beta: [kMaxColumns] equal values, or null.
+inline void product_in_place(const kernels::Kernels& kernels, kernels::TileProduct p, Index columns,
+                             float* scratch) {
   while (columns > 0) {
     const kernels::TileKernel* tile = next_tile(kernels, columns, p.rows);
     p.columns = tile == nullptr ? columns : tile->columns;

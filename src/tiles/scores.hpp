@@ -8,9 +8,9 @@
 
 namespace rapt::tiles {
 
-// p = e^(exponent_scale * (s' - max)) with s' = pre_scale * s + bias. Where nothing is added to the scaled score,
-// the maximum is taken of the raw product and the scale costs nothing: it goes into the exponent. A scale that is
-// not plainly positive must be applied before a maximum is taken.
+// p = e^(exponent_scale * (s' - max)) with s' = pre_scale * s + bias. Where nothing is added to the
+// scaled score, the maximum is taken of the raw product and the scale costs nothing: it goes into
+// the exponent. A scale that is not plainly positive must be applied before a maximum is taken.
 struct ScoreUnits {
   float pre_scale, exponent_scale;
   explicit ScoreUnits(const AttentionProblem& p) {
@@ -21,11 +21,13 @@ struct ScoreUnits {
 };
 
 // lse = log sum e^score, when asked for; -inf for a row that attends nothing.
-inline void write_lse(const Rows& rows, const float* row_max, const float* row_sum, ScoreUnits units) {
+inline void write_lse(const Rows& rows, const float* row_max, const float* row_sum,
+                      ScoreUnits units) {
   if (!rows.problem->lse) return;
   for (Index r = 0; r < rows.count; ++r) {
-    *rows.at(rows.problem->lse, r) = row_sum[r] == 0.0f ? -std::numeric_limits<float>::infinity()
-                                                        : row_max[r] * units.exponent_scale + std::log(row_sum[r]);
+    *rows.at(rows.problem->lse, r) = row_sum[r] == 0.0f
+                                         ? -std::numeric_limits<float>::infinity()
+                                         : row_max[r] * units.exponent_scale + std::log(row_sum[r]);
   }
 }
 

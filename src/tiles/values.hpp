@@ -16,8 +16,8 @@ struct KeyBlock {
 };
 
 // In place where the depth is contiguous, else copied into `copy` [keys, depth].
-inline KeyBlock read_keys(const Array<const float>& array, const float* head, Keys keys, Index depth, bool in_place,
-                          float* copy) {
+inline KeyBlock read_keys(const Array<const float>& array, const float* head, Keys keys,
+                          Index depth, bool in_place, float* copy) {
   const float* from = head + keys.begin * array.row_stride;
   if (in_place) return {from, array.row_stride};
   for (Index j = 0; j < keys.count(); ++j, from += array.row_stride) {
@@ -30,13 +30,15 @@ inline KeyBlock read_keys(const Array<const float>& array, const float* head, Ke
   return {copy, depth};
 }
 
-// Values with NaN or infinity, in a tile where not every row attends every key. 0 * NaN would reach rows that do
-// not attend it, so the product runs on a copy with zeros in their place (the same bits for every row that attends
-// none of them), and then the rows that do attend one get it added, pair by pair.
+// Values with NaN or infinity, in a tile where not every row attends every key. 0 * NaN would reach
+// rows that do not attend it, so the product runs on a copy with zeros in their place (the same
+// bits for every row that attends none of them), and then the rows that do attend one get it added,
+// pair by pair.
 class NotFinite {
  public:
   // copy: [keys, depth], for this block of keys.
-  NotFinite(const KeyBlock& v, Index keys, Index depth, float* copy) : v_(v), keys_(keys), depth_(depth), copy_(copy) {}
+  NotFinite(const KeyBlock& v, Index keys, Index depth, float* copy)
+      : v_(v), keys_(keys), depth_(depth), copy_(copy) {}
 
   // Whether there are any. Looked up once for a block.
   bool any() {
@@ -44,23 +46,26 @@ class NotFinite {
     known_ = true;
     for (Index j = 0; j < keys_ && !any_; ++j) any_ = any_in(v_.data + j * v_.row);
     for (Index j = 0; any_ && j < keys_; ++j) {
-      for (Index x = 0; x < depth_; ++x) copy_[j * depth_ + x] = std::isfinite(value(j, x)) ? value(j, x) : 0.0f;
+      for (Index x = 0; x < depth_; ++x)
+        copy_[j * depth_ + x] = std::isfinite(value(j, x)) ? value(j, x) : 0.0f;
     }
     return any_;
   }
   KeyBlock zeroed() const { return {copy_, depth_}; }
 
-  // out[r * out_row + x * out_depth] += p[r * row_step + j * key_step] * v[j, x] where v[j, x] is not finite and the
-  // row attends key j of the n: all of the first `whole`, and then those whose bias is not -inf.
-  void add(Index n, Index whole, Index rows, const float* p, const float* bias, Index row_step, Index key_step, float* out,
-           Index out_row, Index out_depth) const {
+  // out[r * out_row + x * out_depth] += p[r * row_step + j * key_step] * v[j, x] where v[j, x] is
+  // not finite and the row attends key j of the n: all of the first `whole`, and then those whose
+  // bias is not -inf.
+  void add(Index n, Index whole, Index rows, const float* p, const float* bias, Index row_step,
+           Index key_step, float* out, Index out_row, Index out_depth) const {
     for (Index j = 0; j < n; ++j) {
       if (!any_in(v_.data + j * v_.row)) continue;
       for (Index r = 0; r < rows; ++r) {
         const Index pair = r * row_step + j * key_step;
         if (j >= whole && bias[pair] == -std::numeric_limits<float>::infinity()) continue;
         for (Index x = 0; x < depth_; ++x) {
-          if (!std::isfinite(value(j, x))) out[r * out_row + x * out_depth] += p[pair] * value(j, x);
+          if (!std::isfinite(value(j, x)))
+            out[r * out_row + x * out_depth] += p[pair] * value(j, x);
         }
       }
     }

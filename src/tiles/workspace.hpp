@@ -1,5 +1,6 @@
-// Named pieces of a worker's memory: booked with the same calls while planning (from null, to count) and while
-// running (from the real memory), so that stated and used workspace cannot drift apart.
+// Named pieces of a worker's memory: booked with the same calls while planning (from null, to
+// count) and while running (from the real memory), so that stated and used workspace cannot drift
+// apart.
 #pragma once
 
 #include <cstdint>
