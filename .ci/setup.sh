@@ -54,7 +54,7 @@ configure() {
     unset CXX
     options+=(--cross-file "$compiler")
   fi
-  how="meson $(meson --version) CXX=${CXX:-} ${options[*]}"
+  how="meson $(meson --version) CXX=${CXX:-} ${options[*]} $(cat "$compiler" 2>/dev/null || true)"
   if [[ $(cat "$directory/how" 2>/dev/null) != "$how" ]]; then
     rm -rf "$directory" && mkdir -p "$directory"
     meson setup "$directory" "${options[@]}" >"$directory/log" 2>&1 || { cat "$directory/log"; exit 1; }
