@@ -32,7 +32,8 @@ struct Options {
   std::vector<std::string> threads = {"1", "all"};
   std::vector<std::string> shapes;  // names must contain one of these; all when empty
   std::string shape_list = RAPT_SHAPES_FILE;
-  std::string config;  // a config header to load
+  std::string config;   // a config header to load
+  std::string against;  // another one: the best target is timed with both, turn by turn
   bool every_shape = false;
   bool limits = false;
 };
@@ -77,13 +78,18 @@ double seconds_of(Case& which, const rapt::Executor& executor) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-void time_case(benchmark::State& state, const Shape& shape, const std::string& target,
-               int threads) {
+// Two configs, turn by turn, so that what else happens on the machine hits both alike.
+struct Configs {
+  std::string used, against;  // texts; against empty: there is only one
+};
+
+void time_case(benchmark::State& state, const Shape& shape, const std::string& target, int threads,
+               const Configs& configs) {
   constexpr double kBetweenLimits = 0.05;  // seconds of work between two looks at the limits
   rapt::set_target(target);
   Case& which = case_of(shape);
   Limits limits(shape, which, target, threads);
-  std::vector<double> seconds;
+  std::vector<double> seconds, seconds_against;
 
   on_threads(threads, [&](const rapt::Executor& executor) {
     const std::string wrong = which.check(executor);
@@ -99,6 +105,11 @@ void time_case(benchmark::State& state, const Shape& shape, const std::string& t
     for ([[maybe_unused]] auto _ : state) {
       seconds.push_back(seconds_of(which, executor));
       state.SetIterationTime(seconds.back());
+      if (!configs.against.empty()) {
+        rapt::load_config(configs.against);
+        seconds_against.push_back(seconds_of(which, executor));
+        rapt::load_config(configs.used);
+      }
       until_limits -= seconds.back();
       if (until_limits < 0) {
         limits.measure(0.001);
@@ -116,6 +127,10 @@ void time_case(benchmark::State& state, const Shape& shape, const std::string& t
   const double gflops = shape.flops() / best * 1e-9;
   state.counters["GFLOP/s"] = gflops;
   state.counters["median"] = shape.flops() / median * 1e-9;
+  if (!seconds_against.empty()) {
+    const double against = *std::min_element(seconds_against.begin(), seconds_against.end());
+    state.counters["against"] = shape.flops() / against * 1e-9;
+  }
   state.counters["peak"] = limits.gflops();
   state.counters["share"] = gflops / limits.gflops();
   state.counters["flop/byte"] = shape.flops() / shape.bytes();
@@ -164,7 +179,7 @@ bool is_wanted(const Shape& shape, const Options& options) {
 }
 
 // Shapes outermost: their operands are made once, and targets are compared within the same seconds.
-int register_benchmarks(const Options& options) {
+int register_benchmarks(const Options& options, const Configs& configs) {
   const std::vector<std::string> targets = wanted_targets(options);
   const std::vector<int> threads = wanted_threads(options);
   int registered = 0;
@@ -176,8 +191,8 @@ int register_benchmarks(const Options& options) {
       for (const int n : threads) {
         const std::string name = shape.name + "/" + target + "/threads:" + std::to_string(n);
         benchmark::RegisterBenchmark(
-            name.c_str(),
-            [shape, target, n](benchmark::State& state) { time_case(state, shape, target, n); })
+            name.c_str(), [shape, target, n, own = best ? configs : Configs()](
+                              benchmark::State& state) { time_case(state, shape, target, n, own); })
             ->UseManualTime()
             ->Unit(benchmark::kMicrosecond);
         ++registered;
@@ -245,6 +260,8 @@ int run(int argc, char** argv) {
   app.add_option("--shape-list", options.shape_list, "the list of shapes")->capture_default_str();
   app.add_option("--config", options.config,
                  "config header to use in place of the one compiled in");
+  app.add_option("--against", options.against,
+                 "config header: the first target is timed with it too, turn by turn");
   app.add_flag("--limits", options.limits, "only what the machine allows, and no benchmark");
   app.allow_extras();
   try {
@@ -258,7 +275,10 @@ int run(int argc, char** argv) {
     return 0;
   }
   if (!options.config.empty()) rapt::load_config(read_file(options.config));
-  if (register_benchmarks(options) == 0) throw std::invalid_argument("no shape is called so");
+  Configs configs;
+  if (!options.against.empty()) configs = {rapt::config_text(), read_file(options.against)};
+  if (register_benchmarks(options, configs) == 0)
+    throw std::invalid_argument("no shape is called so");
   add_context(options);
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();

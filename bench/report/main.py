@@ -39,12 +39,11 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def comparison(tuned: Results, default: Results) -> str:
-    before = {r.key: r for r in default.rows}
-    gains = [(r.rate / before[r.key].rate, r) for r in tuned.rows if r.key in before]
+def comparison(results: Results) -> str:
+    gains = [(r.gflops / r.against, r) for r in results.rows if r.against]
     mean = math.exp(sum(math.log(gain) for gain, _ in gains) / len(gains))
     worst, best = min(gains, key=lambda g: g[0]), max(gains, key=lambda g: g[0])
-    lines = [f"Tuned over default, {len(gains)} benchmarks: geometric mean {mean:.3f}"]
+    lines = [f"Tuned over default, turn by turn, {len(gains)} benchmarks: geometric mean {mean:.3f}"]
     for word, (gain, row) in (("best", best), ("worst", worst)):
         lines.append(
             f"  {word:5} {gain:.3f}  {row.shape}, {row.target}, {row.threads} thread{'s' if row.threads > 1 else ''}"
@@ -55,9 +54,6 @@ def comparison(tuned: Results, default: Results) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench/report/run", description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, help="JSON of rapt-bench (--benchmark_out=...)")
-    parser.add_argument(
-        "--default", type=Path, metavar="JSON", help="the same with the default config: also compares `results` with it"
-    )
     parser.add_argument("--peers", type=Path, metavar="JSON", help="of bench/peers/run --json: also plots the peers")
     parser.add_argument(
         "--out", type=Path, default=Path("build/report"), help="folder of the plots (default: %(default)s)"
@@ -69,10 +65,9 @@ def main() -> None:
     for error in results.errors:
         print(f"not timed, wrong: {error}")
     figures = {"by-isa": plots.by_isa(results), "roofline": plots.roofline(results)}
-    if arguments.default:
-        default = read_results(arguments.default)
-        print("\n" + comparison(results, default))
-        figures["tuned"] = plots.tuned(results, default)
+    if any(r.against for r in results.rows):
+        print("\n" + comparison(results))
+        figures["tuned"] = plots.tuned(results)
     if arguments.peers:
         run = json.loads(arguments.peers.read_text())
         for name, operations in (

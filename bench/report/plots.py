@@ -188,18 +188,17 @@ def _label_far_ones(axes: Axes, rows: list[Row]) -> None:
         )
 
 
-def tuned(tuned_results: Results, default_results: Results) -> Figure:
-    """Speed with the tuned config over that with the default one."""
-    before = {r.key: r for r in default_results.rows}
-    both = [r for r in tuned_results.rows if r.key in before]
+def tuned(results: Results) -> Figure:
+    """Speed with the tuned config over that with the default one, both of one run."""
+    both = [r for r in results.rows if r.against]
     threads = sorted({r.threads for r in both})
-    target = tuned_results.targets[0]
+    target = results.targets[0]
     shapes = list(dict.fromkeys(r.shape for r in both if r.target == target))
     figure, grid = plt.subplots(
         1, len(threads), figsize=(5.8 * len(threads) + 0.6, 0.27 * len(shapes) + 1.5), sharey=True, squeeze=False
     )
     for axes, n in zip(grid[0], threads):
-        gains = {r.shape: r.rate / before[r.key].rate for r in both if r.target == target and r.threads == n}
+        gains = {r.shape: r.gflops / r.against for r in both if r.target == target and r.threads == n}
         for y, shape in enumerate(shapes):
             gain = gains.get(shape)
             if gain is None:
@@ -216,7 +215,7 @@ def tuned(tuned_results: Results, default_results: Results) -> Figure:
     grid[0][0].set_yticks(range(len(shapes)), shapes, fontsize=8.5)
     grid[0][0].invert_yaxis()
     figure.suptitle(
-        f"Tuned against default, {target} ({tuned_results.machine}); grey: within 2 %, as good as equal", fontsize=11
+        f"Tuned against default, {target}\n({results.machine}; grey: within 2 %, as good as equal)", fontsize=11
     )
     return figure
 

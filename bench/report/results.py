@@ -20,6 +20,7 @@ class Row:
     intensity: float  # flops for each byte that must be moved
     gbytes: float | None  # where reading may be the limit: GB/s of K and V, or of b,
     read: float | None  # and at what rate the same bytes can be read
+    against: float | None  # GFLOP/s with the config of --against, turn by turn with the other
 
     @property
     def shape(self) -> str:
@@ -91,6 +92,7 @@ def read_results(path: Path) -> Results:
             run["flop/byte"],
             run.get("GB/s"),
             run.get("read"),
+            run.get("against"),
         )
         if row.key not in rows or row.gflops > rows[row.key].gflops:
             rows[row.key] = row
