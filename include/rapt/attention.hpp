@@ -13,6 +13,7 @@
 #include <functional>
 #include <optional>
 
+#include "rapt/export.hpp"
 #include "rapt/executor.hpp"
 #include "rapt/view.hpp"
 
@@ -41,7 +42,8 @@ struct AttentionOptions {
 // v [batch..., kv_heads, seq_kv, d_v], out [batch..., heads, seq_q, d_v]; heads a multiple of
 // kv_heads, d_k and d_v from 1 to 512, seq_q and seq_kv from 0. out and lse must not overlap
 // anything else. Throws Error before anything is written. Safe to call from many threads at once.
-void attention(QView q, KView k, VView v, OutView out, const AttentionOptions& options = {});
+RAPT_API void attention(QView q, KView k, VView v, OutView out,
+                        const AttentionOptions& options = {});
 
 // The salience map: the weights that attention gives to each key, rows summing to 1 (or 0 where
 // nothing is attended). For looking and learning: computed by the reference, in double precision,
@@ -49,7 +51,9 @@ void attention(QView q, KView k, VView v, OutView out, const AttentionOptions& o
 // not written. `activation`, when given, replaces softmax: it gets the scaled, biased scores of one
 // row (n attended keys, in key order) and overwrites them with the weights.
 using RowActivation = std::function<void(double* scores, std::int64_t n)>;
-void salience_map(QView q, KView k, View<float, axis::Head, axis::Query, axis::Key> salience,
-                  const AttentionOptions& options = {}, const RowActivation& activation = {});
+RAPT_API void salience_map(QView q, KView k,
+                           View<float, axis::Head, axis::Query, axis::Key> salience,
+                           const AttentionOptions& options = {},
+                           const RowActivation& activation = {});
 
 }  // namespace rapt

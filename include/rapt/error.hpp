@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "rapt/export.hpp"
+
 namespace rapt {
 
 enum class ErrorCode {
@@ -20,7 +22,7 @@ enum class ErrorCode {
 };
 
 // what() is a full sentence that names the axis or option and both values.
-class Error : public std::runtime_error {
+class RAPT_API Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& sentence) : std::runtime_error(sentence), code_(code) {}
   ErrorCode code() const noexcept { return code_; }

@@ -5,10 +5,12 @@
 
 #include <cstdint>
 
+#include "rapt/export.hpp"
+
 namespace rapt {
 
 // To run rapt on your own threads, derive from this and pass it in the options.
-class Executor {
+class RAPT_API Executor {
  public:
   // A task never throws, never waits for another task, and takes microseconds to milliseconds.
   using Task = void (*)(const void* context, std::int64_t task, int worker);
@@ -26,11 +28,11 @@ class Executor {
 };
 
 // Runs the tasks in order on the calling thread. No other thread is started or woken.
-const Executor& serial_executor();
+RAPT_API const Executor& serial_executor();
 
 // oneTBB, in the task_arena that the caller is in (so task_arena{1} means one thread); serial when
 // rapt was built without oneTBB. Used when the options name no executor. The waiting caller is
 // isolated: it never picks up tasks of its own outside this call.
-const Executor& default_executor();
+RAPT_API const Executor& default_executor();
 
 }  // namespace rapt

@@ -1,6 +1,7 @@
 // The matrix product: c = activation(alpha * a b + beta * c + bias).
 #pragma once
 
+#include "rapt/export.hpp"
 #include "rapt/executor.hpp"
 #include "rapt/view.hpp"
 
@@ -27,8 +28,8 @@ struct GemmOptions {
 // strides is 1. c must not overlap a, b or bias, nor itself. Throws Error before anything is
 // written. Thread-safe. Source of the blocking: Goto and van de Geijn 2008; Low et al. 2016 (block
 // sizes from the caches).
-void gemm(View<const float, axis::Row, axis::Inner> a,
-          View<const float, axis::Inner, axis::Column> b, View<float, axis::Row, axis::Column> c,
-          const GemmOptions& options = {});
+RAPT_API void gemm(View<const float, axis::Row, axis::Inner> a,
+                   View<const float, axis::Inner, axis::Column> b,
+                   View<float, axis::Row, axis::Column> c, const GemmOptions& options = {});
 
 }  // namespace rapt

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "rapt/export.hpp"
 #include "rapt/attention.hpp"
 #include "rapt/gemm.hpp"
 #include "rapt/view.hpp"
@@ -47,7 +48,7 @@ struct LayerParameters {
       b_output;  // [heads, d_k], [heads, d_k], [heads, d_v], [embedding], or empty
 };
 
-class MultiHeadAttention {
+class RAPT_API MultiHeadAttention {
  public:
   // He-normal: every weight is N(0, 2 / fan_in), fan_in = the extent summed over; no biases. The
   // same seed gives the same parameters on every machine.
