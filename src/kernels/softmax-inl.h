@@ -26,7 +26,15 @@ struct EachLane {
 
 // Lanes that share a row: all of them hold the row's value.
 struct AcrossLanes {
-  static HWY_INLINE V32 Max(V32 v) { return hn::MaxOfLanes(F32(), v); }
+  static HWY_INLINE V32 Max(V32 v) {
+#if HWY_ARCH_RISCV
+    // Highway's reduction starts from the lowest finite number there, also where all lanes are -inf.
+    const F32 d;
+    const V32 minus_inf = hn::Neg(hn::Inf(d));
+    if (hn::AllTrue(d, hn::Eq(v, minus_inf))) return minus_inf;
+#endif
+    return hn::MaxOfLanes(F32(), v);
+  }
   static HWY_INLINE V32 Sum(V32 v) { return hn::SumOfLanes(F32(), v); }
   static HWY_INLINE V32 Load(const float* state) { return hn::Set(F32(), *state); }
   static HWY_INLINE void Store(V32 v, float* state) { *state = hn::GetLane(v); }
