@@ -28,7 +28,8 @@ struct EachLane {
 struct AcrossLanes {
   static HWY_INLINE V32 Max(V32 v) {
 #if HWY_ARCH_RISCV
-    // Highway's reduction starts from the lowest finite number there, also where all lanes are -inf.
+    // Highway's reduction starts from the lowest finite number there, also where all lanes are
+    // -inf.
     const F32 d;
     const V32 minus_inf = hn::Neg(hn::Inf(d));
     if (hn::AllTrue(d, hn::Eq(v, minus_inf))) return minus_inf;
