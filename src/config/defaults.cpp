@@ -61,10 +61,10 @@ GemmRow default_gemm_row(const Caches& caches, Registers registers) {
   row.tile = default_tile(registers);
   const std::int64_t mr = row.tile.rows, nr = row.tile.vectors * registers.lanes;
 
-  // L1: the panel of b [block_k, NR] may fill it, because what falls out comes back from L2 at 9
-  // bytes a cycle or less (as above), while a longer pass reads and writes c less often. More than
-  // 512 deep gains nothing: c is then touched once for 512 FMAs of each element.
-  row.block_k = fit(caches.l1, nr * kFloat, 16, 128, 512);
+  // A panel of b [block_k, NR] streams from L2 whatever its depth, at 11 bytes a cycle or less (as
+  // above), so L1 sets no limit. Each slice of k reads and writes c once more, which costs several
+  // percent where c's rows fall into few cache sets: 1024 deep, most products have one slice.
+  row.block_k = 1024;
 
   // L2: the block of a [block_m, block_k] fills half, and is read once for every panel of b.
   row.block_m = fit(caches.l2 / 2, row.block_k * kFloat, mr, mr, 512);
