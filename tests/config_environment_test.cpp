@@ -209,7 +209,7 @@ TEST(ConfigPrivileged, DISABLED_Child) {
 }
 
 // A program that has more rights than its user must not read what the user's environment names.
-TEST_F(ConfigEnvironment, IgnoredByPrivilegedPrograms) {
+TEST_F(ConfigEnvironment, IgnoredByPrivilegedPrograms) {  // B44
   if (::geteuid() != 0) GTEST_SKIP() << "needs root, to make a set-user-id program";
   const std::string program = directory_ + "/program";
   ASSERT_EQ(::chmod(directory_.c_str(), 0755), 0);

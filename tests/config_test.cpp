@@ -241,7 +241,7 @@ class ConfigDamage : public testing::Test {
   int loaded_ = 0, refused_ = 0;
 };
 
-TEST_F(ConfigDamage, EveryByteReplacedByEveryOther) {
+TEST_F(ConfigDamage, EveryByteReplacedByEveryOther) {  // B18, R10
   std::int64_t line = 1;
   for (std::size_t at = 0; at < kFile.size(); ++at) {
     std::string text = kFile;
@@ -255,7 +255,7 @@ TEST_F(ConfigDamage, EveryByteReplacedByEveryOther) {
   EXPECT_GT(refused_, 2 * loaded_);
 }
 
-TEST_F(ConfigDamage, EveryTruncation) {
+TEST_F(ConfigDamage, EveryTruncation) {  // B18, R10
   for (std::size_t size = 0; size < kFile.size(); ++size) {
     const std::string text = kFile.substr(0, size);
     const std::int64_t last = 1 + std::count(text.begin(), text.end(), '\n');
@@ -264,7 +264,7 @@ TEST_F(ConfigDamage, EveryTruncation) {
   EXPECT_GT(refused_, 100);
 }
 
-TEST_F(ConfigDamage, EveryLineDeletedDoubledSwapped) {
+TEST_F(ConfigDamage, EveryLineDeletedDoubledSwapped) {  // B18, R10
   const std::vector<std::string> lines = lines_of(kFile);
   const auto joined = [](const std::vector<std::string>& parts) {
     std::string text;

@@ -175,7 +175,7 @@ TEST_F(TuneFile, FailureNamesThePathAndLeavesNothing) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory_), {}), 1);
 }
 
-TEST_F(TuneFile, IsWholeWhileSixtyWrite) {
+TEST_F(TuneFile, IsWholeWhileSixtyWrite) {  // B43
   write_whole_file(path_, version(0));
   std::vector<pid_t> children;
   for (int i = 0; i < 60; ++i) {
@@ -201,7 +201,7 @@ TEST_F(TuneFile, IsWholeWhileSixtyWrite) {
 }
 
 // RAPT_TEST_KILLS makes this the long test of a release.
-TEST_F(TuneFile, IsWholeAfterKill) {
+TEST_F(TuneFile, IsWholeAfterKill) {  // B43
   const char* const kills = std::getenv("RAPT_TEST_KILLS");
   const int points = kills != nullptr ? std::atoi(kills) : 20;
   write_whole_file(path_, version(0));

@@ -55,28 +55,35 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
-#include <algorithm>
-#include <vector>
-
 namespace rapt::kernels {
+namespace {
 
-KernelList all() {
-  static const std::vector<const Kernels*> list = [] {
-    // Highway numbers targets so that a better one has a lower bit.
-    std::vector<std::pair<int64_t, const Kernels*>> found;
+// No template of the standard library here: its functions, weak symbols of this object file, could
+// stand in for the whole program's.
+struct BestFirst {
+  const Kernels* tables[63] = {};
+  int size = 0;
+
+  BestFirst() {
+    // Highway numbers targets so that a better one has a lower bit. The static target is visited
+    // twice.
     const int64_t supported = hwy::SupportedTargets();
 #define RAPT_VISIT(TARGET, NAMESPACE) \
-  if (supported & TARGET) found.emplace_back(TARGET, &NAMESPACE::Table());
+  if (supported & TARGET)             \
+    tables[hwy::Num0BitsBelowLS1Bit_Nonzero64(uint64_t{TARGET})] = &NAMESPACE::Table();
     HWY_VISIT_TARGETS(RAPT_VISIT)
 #undef RAPT_VISIT
-    std::sort(found.begin(), found.end());
-    // The static target is visited a second time, as the fallback.
-    found.erase(std::unique(found.begin(), found.end()), found.end());
-    std::vector<const Kernels*> result;
-    for (const auto& [target, table] : found) result.push_back(table);
-    return result;
-  }();
-  return {list.data(), static_cast<int>(list.size())};
+    for (const Kernels* table : tables) {
+      if (table != nullptr) tables[size++] = table;
+    }
+  }
+};
+
+}  // namespace
+
+KernelList all() {
+  static const BestFirst list;
+  return {list.tables, list.size};
 }
 
 }  // namespace rapt::kernels

@@ -2,12 +2,15 @@
 #include "rapt/executor.hpp"
 
 #ifndef RAPT_WITHOUT_TBB
+#include <oneapi/tbb/info.h>
 #include <oneapi/tbb/parallel_for.h>
 #include <oneapi/tbb/task_arena.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+
+#include "parallel/quota.hpp"
 #endif
 
 namespace rapt {
@@ -32,7 +35,10 @@ class Tbb final : public Executor {
  public:
   int workers() const override {
     const KeepErrno keep_errno;
-    return tbb::this_task_arena::max_concurrency();
+    const int arena = tbb::this_task_arena::max_concurrency();
+    // Whoever made an arena of another size knows what it is for.
+    static const int quota = parallel::cpu_quota("/");
+    return quota > 0 && arena == tbb::info::default_concurrency() ? std::min(arena, quota) : arena;
   }
 
   // One puller a worker, each taking the next task until none is left: tasks start in order, the

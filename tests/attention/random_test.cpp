@@ -11,7 +11,7 @@ namespace {
 const std::vector<Blocks> kSmall = {few_keys_lanes(1), few_keys_lanes(16, 1), few_keys_rows(1),
                                     few_keys_rows(16, 2)};
 
-TEST(AttentionRandom, AgreesWithTheReference) {  // B5, B7, B27, B36, B37
+TEST(AttentionRandom, AgreesWithTheReference) {  // B5, B7, B23, B27, B36, B37
   Seeds(1, cases(2600)).for_each([](std::uint64_t seed) {
     AttentionData data(AttentionCase::random(seed));
     const auto expected = data.expect();
