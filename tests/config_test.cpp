@@ -20,7 +20,8 @@ namespace rapt::config {
 namespace {
 
 const std::string kAttention =
-    "RAPT_ROW(attention, AVX2, f32, d=64, tile=6x2, block_q=192, block_kv=256, short_rows=8)\n";
+    "RAPT_ROW(attention, AVX2, f32, d=64, tile=6x2, block_q=192, block_kv=256, short_rows=8, "
+    "split_kv=512)\n";
 const std::string kGemm =
     "RAPT_ROW(gemm, AVX2, f32, tile=6x2, block_m=336, block_n=1024, block_k=384, direct_rows=6)\n";
 // One of everything that a header may have.
@@ -65,7 +66,7 @@ TEST(ConfigFormat, RoundTrips) {
   const TargetRows& rows = config.targets[0];
   EXPECT_EQ(rows.target, "AVX2");
   ASSERT_EQ(rows.attention.size(), 1u);
-  EXPECT_EQ(rows.attention[0], (AttentionRow{64, {6, 2}, 192, 256, 8}));
+  EXPECT_EQ(rows.attention[0], (AttentionRow{64, {6, 2}, 192, 256, 8, 512}));
   EXPECT_EQ(rows.gemm, (GemmRow{{6, 2}, 336, 1024, 384, 6}));
   EXPECT_EQ(format(config), kAttention + kGemm);
   EXPECT_EQ(format(parse(format(config))), format(config));
@@ -186,7 +187,8 @@ TEST(ConfigFormat, RefusesHostileNumbers) {
                                  "999999999",
                                  "1000000000"};
   for (const char* value : hostile) {
-    for (const char* field : {"block_q=192", "block_kv=256", "short_rows=8", "d=64", "tile=6x2"}) {
+    for (const char* field :
+         {"block_q=192", "block_kv=256", "short_rows=8", "split_kv=512", "d=64", "tile=6x2"}) {
       const std::string name = std::string(field).substr(0, std::string(field).find('=') + 1);
       EXPECT_NE(refusal(replaced(kFile, field, name + value)), "") << name << value;
     }
@@ -292,7 +294,7 @@ TEST(ConfigLoad, TakesEffectAndGoesBack) {
   const std::string compiled_in = config_text();
   load_config(kFile);
   EXPECT_EQ(attention_row(*current(), "AVX2", registers, 64),
-            (AttentionRow{64, {6, 2}, 192, 256, 8}));
+            (AttentionRow{64, {6, 2}, 192, 256, 8, 512}));
   EXPECT_EQ(gemm_row(*current(), "AVX2", registers), (GemmRow{{6, 2}, 336, 1024, 384, 6}));
   load_config("// nothing\n");
   EXPECT_EQ(attention_row(*current(), "AVX2", registers, 64),

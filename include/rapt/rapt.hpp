@@ -7,4 +7,5 @@
 #include "rapt/executor.hpp"
 #include "rapt/gemm.hpp"
 #include "rapt/layer.hpp"
+#include "rapt/types.hpp"
 #include "rapt/view.hpp"

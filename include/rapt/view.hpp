@@ -7,7 +7,8 @@
 // heads, depth] and [batch, heads, seq, depth] are the same call. A view with another axis does not
 // compile, and the message names both axes.
 //
-// Extents before the named axes are batch axes (at most kMaxBatchAxes), matched by position.
+// Extents before the named axes are batch axes (at most kMaxBatchAxes), matched by position. A view
+// without named axes has one element for each batch element.
 // Strides are counted in elements; zero and negative strides are legal for what is only read.
 // A view is a small value: copy it freely. It is safe to use one from many threads.
 #pragma once
@@ -31,6 +32,9 @@ struct Query     { static constexpr const char* name = "seq_q"; };
 struct Key       { static constexpr const char* name = "seq_kv"; };
 struct DepthK    { static constexpr const char* name = "d_k"; };
 struct DepthV    { static constexpr const char* name = "d_v"; };
+struct Page      { static constexpr const char* name = "pages"; };      // of a block table
+struct Boundary  { static constexpr const char* name = "sequences + 1"; };  // of cumulative lengths
+struct Word      { static constexpr const char* name = "words"; };      // of 64 bits
 struct Row       { static constexpr const char* name = "m"; };    // of c and a in a matrix product
 struct Inner     { static constexpr const char* name = "k"; };    // summed over
 struct Column    { static constexpr const char* name = "n"; };    // of c and b
@@ -60,23 +64,22 @@ struct AxisList {
   // The first axis of this list that is not among Others, or void.
   template <class... Others>
   static constexpr auto first_not_in() {
-    return pick<AxisList<Others...>, Axes...>();
+    return pick<AxisList<Others...>, Axes..., void>();
   }
   template <class Others, class First, class... Rest>
   static constexpr auto pick() {
-    if constexpr (!Others::template has<First>)
+    if constexpr (std::is_void_v<First> || !Others::template has<First>)
       return std::type_identity<First>{};
-    else if constexpr (sizeof...(Rest) > 0)
-      return pick<Others, Rest...>();
     else
-      return std::type_identity<void>{};
+      return pick<Others, Rest...>();
   }
   template <class Axis>
   static constexpr bool has = contains<Axis, Axes...>;
 
   template <class Axis>
   static constexpr int index() {
-    int at = 0, found = -1;
+    [[maybe_unused]] int at = 0;
+    int found = -1;
     ((std::is_same_v<Axis, Axes> ? void(found = at++) : void(at++)), ...);
     return found;
   }
@@ -88,7 +91,6 @@ template <class T, class... Axes>
 class View {
  public:
   static constexpr int kNamedAxes = sizeof...(Axes);
-  static_assert(kNamedAxes >= 1, "a view has at least one named axis");
   using Element = T;
   using Extents = std::array<std::int64_t, kMaxBatchAxes + kNamedAxes>;
 
@@ -146,6 +148,14 @@ class View {
         ++i),
        ...);
     }
+  }
+
+  // The same extents and strides over other memory.
+  template <class U>
+  View<U, Axes...> over(U* data) const {
+    const int n = rank();
+    return {data, extents_.data(), static_cast<std::size_t>(n), strides_.data(),
+            static_cast<std::size_t>(n)};
   }
 
   T* data() const { return data_; }

@@ -8,7 +8,8 @@
 
 namespace rapt {
 
-void attention(QView q, KView k, VView v, OutView out, const AttentionOptions& options) {
+void attention(const AnyQ& q, const AnyK& k, const AnyV& v, const AnyOut& out,
+               const AttentionOptions& options) {
   const tiles::AttentionProblem problem = problem::check_attention(q, k, v, out, options);
   const tiles::AttentionPlan plan = plan::plan_attention(problem);
   parallel::run(plan, options.executor);

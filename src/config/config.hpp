@@ -28,6 +28,7 @@ struct AttentionRow {
   std::int64_t block_q = 0;     // rows of one task of flash_lanes
   std::int64_t block_kv = 0;    // keys of one step of the online softmax
   std::int64_t short_rows = 0;  // at most this many rows: flash_rows
+  std::int64_t split_kv = 0;    // keys of one task, where few rows have many keys
   bool operator==(const AttentionRow&) const = default;
 };
 

@@ -1,6 +1,7 @@
 // The text of a config header <-> Config. One table for each operation drives both directions.
 //
-//     RAPT_ROW(attention, AVX2, f32, d=64, tile=6x2, block_q=192, block_kv=256, short_rows=8)
+//     RAPT_ROW(attention, AVX2, f32, d=64, tile=6x2, block_q=192, block_kv=256, short_rows=8,
+//              split_kv=512)
 //
 // The compiler reads the same text when the header is built in, so what it would read differently
 // is refused here: a comment that ends in a backslash swallows the next line, a carriage return is
@@ -47,6 +48,7 @@ constexpr Field<AttentionRow> kAttentionFields[] = {
     {"block_q", 1, kMaxBlock, &AttentionRow::block_q},
     {"block_kv", 1, kMaxBlock, &AttentionRow::block_kv},
     {"short_rows", 0, kMaxBlock, &AttentionRow::short_rows},
+    {"split_kv", 1, kMaxBlock, &AttentionRow::split_kv},
 };
 
 constexpr Field<GemmRow> kGemmFields[] = {

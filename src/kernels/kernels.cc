@@ -16,6 +16,7 @@
 #include "kernels/pack-inl.h"
 #include "kernels/softmax-inl.h"
 #include "kernels/tile_product-inl.h"
+#include "kernels/value_product-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
@@ -40,10 +41,13 @@ const Kernels& Table() {
                                 {Tile<6, 2>(), Tile<3, 3>(), Tile<2, 4>(), {}, {}},
 #endif
     DotProductOf,
+    ValueProductOf,
     SoftmaxLanes,
     SoftmaxRows,
     PackRowsOf,
     UnpackRowsOf,
+    WidenRow,
+    NarrowRow,
     ExpOf,
     FinishOf
   };

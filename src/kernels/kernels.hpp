@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "rapt/types.hpp"
+
 namespace rapt::kernels {
 
 using Index = std::int64_t;
@@ -31,9 +33,10 @@ struct TileProduct {
 struct DotProduct {
   const float* a;  // a[r * a_row + x]
   Index a_row;
-  const float* b;  // b[col * b_row + x]
-  Index b_row;
-  float* c;  // c[r * c_row + col * c_column]
+  const void* const* b;  // [columns] rows of b, each [inner], contiguous
+  Type b_type;           // not int4
+  const float* b_scale;  // [columns], multiplies b's rows; or null
+  float* c;              // c[r * c_row + col * c_column]
   Index c_row, c_column;
   Index rows, columns, inner;
   float alpha;
@@ -42,6 +45,18 @@ struct DotProduct {
 
 // One block of the online softmax, on scores whose rows lie in lanes or along vectors.
 // Lanes: s is [n, NR], each column is one row of attention. Rows: s is [rows, n], each row is one.
+// out[r, x] = out[r, x] * rescale[r] + sum_j p[r, j] v[j][x]
+struct ValueProduct {
+  const float* p;  // p[r * p_row + j]
+  Index p_row;
+  const void* const* v;  // [n] rows of v, each [columns], contiguous
+  Type v_type;           // not int4
+  float* out;            // out[r * out_row + x]
+  Index out_row;
+  const float* rescale;  // [rows]
+  Index rows, n, columns;
+};
+
 struct SoftmaxStep {
   float* s;  // in: scores; out: p = exp(score - maximum so far)
   const float*
@@ -51,7 +66,8 @@ struct SoftmaxStep {
   Index bias_begin;  // keys before this one have no bias, and bias need not be filled there (lanes
                      // only)
   Index rows;        // columns in use (lanes), or rows
-  float pre_scale;   // multiplies a score before bias is added
+  float pre_scale;   // multiplies a score, first
+  float softcap;     // > 0: then bounds it, softcap * tanh(score / softcap); then bias is added
   float scale;       // of the exponent: p = e^(scale * (s - max)), positive
   float* row_max;    // [rows] state: maximum so far, before scale; -inf at first
   float* row_sum;    // [rows] state: sum of p so far
@@ -101,11 +117,14 @@ struct Kernels {
   int n_tiles;
   TileKernel tiles[kMaxTiles];  // the first is the default, and none is narrower
   void (*dot_product)(const DotProduct&);
+  void (*value_product)(const ValueProduct&);
   void (*softmax_lanes)(const SoftmaxStep&);
   void (*softmax_rows)(const SoftmaxStep&);
   void (*pack_rows)(const PackRows&);
   void (*unpack_rows)(const UnpackRows&);
-  void (*exp)(const float* x, float* y, Index n);  // e^x, x <= 0
+  void (*widen)(Type, const void* from, Index n, float* to);   // n a multiple of 32 for int4
+  void (*narrow)(Type, const float* from, Index n, void* to);  // to f32, bf16 or f16
+  void (*exp)(const float* x, float* y, Index n);              // e^x, x <= 0
   void (*finish)(float* row, const float* bias, Index n,
                  Finish finish);  // row = finish(row + bias), bias may be null
 };

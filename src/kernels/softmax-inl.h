@@ -4,6 +4,7 @@
 // to m', gives p = e^(scale (s - m')), and everything gathered under the old maximum is multiplied
 // by rescale = e^(scale (m - m')). Two layouts, one body: either each lane is a row of its own
 // (kLanes), or all lanes belong to one row (kRows) and maximum and sum go across them at the end.
+#include "hwy/contrib/math/math-inl.h"
 #include "kernels/exp-inl.h"
 
 #if defined(RAPT_KERNELS_SOFTMAX_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -41,16 +42,25 @@ struct AcrossLanes {
   static HWY_INLINE void Store(V32 v, float* state) { *state = hn::GetLane(v); }
 };
 
-// Contract step 3 and 4: s = pre_scale * s + bias, or -inf where bias is -inf: a select, so that
-// what a row does not attend cannot reach it, NaN or not.
-HWY_INLINE void AddBias(float* s, const float* bias, Index vectors, Index stride, float pre_scale) {
+// Contract steps 2 to 4: s = softcap(pre_scale * s) + bias, or -inf where bias is -inf: a select,
+// so that what a row does not attend cannot reach it, NaN or not.
+HWY_INLINE void Prepare(float* s, const float* bias, Index vectors, Index stride,
+                        const SoftmaxStep& p) {
   const F32 d;
-  const V32 scale = hn::Set(d, pre_scale);
-  const V32 minus_inf = hn::Inf(d);
+  const V32 scale = hn::Set(d, p.pre_scale);
+  const V32 cap = hn::Set(d, p.softcap), per_cap = hn::Set(d, 1.0f / p.softcap);
+  const V32 minus_inf = hn::Neg(hn::Inf(d));
   for (Index j = 0; j < vectors; ++j) {
     const V32 b = bias == nullptr ? hn::Zero(d) : hn::LoadU(d, bias + j * stride);
-    const V32 score = hn::MulAdd(hn::LoadU(d, s + j * stride), scale, b);
-    hn::StoreU(hn::IfThenElse(hn::Eq(b, hn::Neg(minus_inf)), b, score), d, s + j * stride);
+    V32 score = hn::LoadU(d, s + j * stride);
+    if (p.softcap > 0) {
+      score = hn::Mul(hn::Mul(score, scale), per_cap);
+      // The tail of tanh keeps NaN.
+      score = hn::MulAdd(hn::IfThenElse(hn::IsNaN(score), score, hn::Tanh(d, score)), cap, b);
+    } else {
+      score = hn::MulAdd(score, scale, b);
+    }
+    hn::StoreU(hn::IfThenElse(hn::Eq(b, minus_inf), b, score), d, s + j * stride);
   }
 }
 
@@ -105,10 +115,10 @@ inline void SoftmaxLanes(const SoftmaxStep& p) {
   const ExpScale scale(p.scale);
   const Index plain = p.bias == nullptr ? p.n : p.bias_begin;
   for (Index col = 0; col < p.rows; col += n) {
-    if (p.pre_scale != 1.0f) AddBias(p.s + col, nullptr, plain, p.s_row, p.pre_scale);
+    if (p.pre_scale != 1.0f || p.softcap > 0) Prepare(p.s + col, nullptr, plain, p.s_row, p);
     if (plain < p.n) {
       const Index from = plain * p.s_row + col;
-      AddBias(p.s + from, p.bias + from, p.n - plain, p.s_row, p.pre_scale);
+      Prepare(p.s + from, p.bias + from, p.n - plain, p.s_row, p);
     }
     OnlineStep<EachLane>(p.s + col, p.n, p.s_row, scale, p.row_max + col, p.row_sum + col,
                          p.rescale + col);
@@ -123,9 +133,9 @@ inline void SoftmaxRows(const SoftmaxStep& p) {
   const ExpScale scale(p.scale);
   for (Index row = 0; row < p.rows; ++row) {
     float* s = p.s + row * p.s_row;
-    if (p.bias != nullptr || p.pre_scale != 1.0f) {
+    if (p.bias != nullptr || p.pre_scale != 1.0f || p.softcap > 0) {
       for (Index j = p.n; j < vectors * n; ++j) s[j] = 0.0f;
-      AddBias(s, p.bias == nullptr ? nullptr : p.bias + row * p.s_row, vectors, n, p.pre_scale);
+      Prepare(s, p.bias == nullptr ? nullptr : p.bias + row * p.s_row, vectors, n, p);
     }
     for (Index j = p.n; j < vectors * n; ++j) s[j] = -std::numeric_limits<float>::infinity();
     OnlineStep<AcrossLanes>(s, vectors, n, scale, p.row_max + row, p.row_sum + row,

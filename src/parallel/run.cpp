@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "parallel/memory.hpp"
+#include "tiles/task.hpp"
 
 namespace rapt::parallel {
 namespace {
@@ -33,11 +34,21 @@ void run(const tiles::AttentionPlan& plan, const Executor* wanted) {
   if (plan.tasks == 0) return;
   const Executor& executor = choose(wanted, plan.tasks);
   // An executor numbers its workers below workers(), however few tasks there are.
-  Memory memory(plan.workspace * std::max(executor.workers(), 1));
-  float* workspace = memory.data();
-  for_each(executor, plan.tasks, [&](Index task, int worker) {
-    plan.algorithm->run(plan, task, workspace + worker * plan.workspace);
-  });
+  const Index shared_floats = plan.wave_units * plan.unit_floats;
+  Memory memory(shared_floats + plan.workspace * std::max(executor.workers(), 1));
+  float* shared = memory.data();
+  float* workspace = shared + shared_floats;
+  for (Index first = 0; first < plan.units; first += plan.wave_units) {
+    const tiles::UnitRange wave{first, std::min(plan.wave_units, plan.units - first)};
+    const Index begin = first_task(plan, first), end = first_task(plan, first + wave.count);
+    for_each(executor, end - begin, [&](Index number, int worker) {
+      const tiles::Task task = task_at(plan, wave, begin + number, shared);
+      task.cut->algorithm->run(plan, task, workspace + worker * plan.workspace);
+    });
+    if (!merges(plan)) continue;
+    for_each(executor, wave.count,
+             [&](Index unit, int) { merge_parts(plan, wave, first + unit, shared); });
+  }
 }
 
 void run(const tiles::GemmPlan& plan, const Executor* wanted) {

@@ -61,6 +61,34 @@ void stack_batch(tiles::GemmProblem& p) {
   }
 }
 
+// Whether all batch elements have the lengths of the first, and begin where it begins.
+bool lengths_are_alike(const tiles::AttentionProblem& p) {
+  return !p.kv_lengths && !p.q_offsets && p.first_query == nullptr && p.first_key == nullptr;
+}
+
+tiles::Sequence sequence_at(const tiles::AttentionProblem& p, tiles::Index number) {
+  tiles::Sequence sequence{number, p.longest.seq_q, p.longest.seq_kv, 0, 0, 0};
+  if (p.first_query != nullptr) {
+    sequence.first_query = p.first_query[number];
+    sequence.seq_q = p.first_query[number + 1] - sequence.first_query;
+  }
+  if (p.first_key != nullptr) {
+    sequence.first_key = p.first_key[number];
+    sequence.seq_kv = p.first_key[number + 1] - sequence.first_key;
+  }
+  if (p.kv_lengths) sequence.seq_kv = *p.batch.element(p.kv_lengths, number);
+  sequence.q_offset = p.q_offsets ? *p.batch.element(p.q_offsets, number)
+                                  : p.q_offset.value_or(sequence.seq_kv - sequence.seq_q);
+  return sequence;
+}
+
+bool same_lengths(const tiles::Cut& cut, const tiles::Sequence& sequence) {
+  const tiles::Sequence& first = cut.sequence;
+  return first.seq_q == sequence.seq_q && first.seq_kv == sequence.seq_kv &&
+         first.q_offset == sequence.q_offset && first.first_query == sequence.first_query &&
+         first.first_key == sequence.first_key;
+}
+
 }  // namespace
 
 tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
@@ -71,9 +99,51 @@ tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
       config::attention_row(*config::current(), plan.kernels->target, registers_of(*plan.kernels),
                             std::max(problem.d_k, problem.d_v));
   plan.tile = find_tile(*plan.kernels, row.tile);
-  const tiles::AttentionBlocks blocks{plan.tile, row.block_q, row.block_kv, row.short_rows};
-  plan.algorithm = first_that_takes(kAttention, problem, blocks);
-  plan.algorithm->cut(plan, blocks);
+  const tiles::AttentionBlocks blocks{plan.tile, row.block_q, row.block_kv, row.short_rows,
+                                      row.split_kv};
+
+  const tiles::Index elements = problem.kv_heads > 0 ? problem.batch.size : 0;
+  const bool alike = lengths_are_alike(problem);
+  for (tiles::Index number = 0; number < elements; ++number) {
+    tiles::Cut cut;
+    cut.sequence = sequence_at(problem, number);
+    if (alike) {
+      cut.count = elements;
+      number = elements;
+    } else if (!plan.cuts.empty() && same_lengths(plan.cuts.back(), cut.sequence)) {
+      ++plan.cuts.back().count;
+      continue;
+    }
+    cut.rows = cut.sequence.seq_q * problem.group;
+    plan.cuts.push_back(cut);
+  }
+
+  // The same for every element of a run of equal ones.
+  tiles::Index partial_floats = 0;
+  for (tiles::Cut& cut : plan.cuts) {
+    cut.algorithm =
+        *std::find_if(std::begin(kAttention), std::end(kAttention) - 1, [&](const auto* algorithm) {
+          return algorithm->refuse(problem, cut.rows, blocks) == nullptr;
+        });
+    cut.algorithm->cut(plan, blocks, cut);
+    cut.parts = std::max<tiles::Index>((cut.sequence.seq_kv + cut.part_kv - 1) / cut.part_kv, 1);
+    cut.first_unit = plan.units;
+    cut.first_task = plan.tasks;
+    const tiles::Index units = cut.count * problem.kv_heads * cut.row_blocks;
+    plan.units += units;
+    plan.tasks += units * cut.parts;
+    plan.workspace = std::max(plan.workspace, cut.algorithm->workspace(plan, cut));
+    if (cut.parts > 1)
+      partial_floats = std::max(partial_floats, cut.parts * cut.block_q * (problem.d_v + 2));
+  }
+  // Elements without rows have no units, and must not be found.
+  std::erase_if(plan.cuts, [](const tiles::Cut& cut) { return cut.row_blocks == 0; });
+
+  constexpr tiles::Index kWaveFloats = tiles::Index{8} << 20;  // 32 MiB, or one unit
+  plan.unit_floats = (partial_floats + 15) / 16 * 16;
+  plan.wave_units = plan.unit_floats == 0
+                        ? plan.units
+                        : std::clamp<tiles::Index>(kWaveFloats / plan.unit_floats, 1, plan.units);
   return plan;
 }
 

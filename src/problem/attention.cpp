@@ -10,30 +10,145 @@ namespace {
 
 using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
 
-constexpr std::int64_t kMaxDepth = 512;
+constexpr std::int64_t kMaxDepth = 1024;
+// Positions stay this far from the ends of int64, so that sums of a few of them cannot overflow; no
+// key is that far.
+constexpr std::int64_t kFar = std::int64_t{1} << 60;
 
-// Element [head, position, depth] of an array with all the problem's batch axes.
-template <class HeadAxis, class RowAxis, class ColumnAxis, class T>
-tiles::Array<T> array_of(const View<T, HeadAxis, RowAxis, ColumnAxis>& view) {
-  tiles::Array<T> array;
+std::int64_t near(std::int64_t position) { return std::clamp(position, -kFar, kFar); }
+
+// What the batch elements are, to which every array is laid out.
+struct Elements {
+  tiles::Batch batch;
+  const char* named_by = "q";
+  bool packed_q = false, packed_kv = false, paged = false;
+};
+
+// Element [head, position, depth] of q, k, v or out. Strides count bytes from here on.
+template <class Byte, class HeadAxis, class RowAxis, class ColumnAxis>
+tiles::Stored<Byte> stored(const AnyView<Byte, HeadAxis, RowAxis, ColumnAxis>& any) {
+  tiles::Stored<Byte> array;
+  array.type = any.type();
+  const View<Byte, HeadAxis, RowAxis, ColumnAxis>& view = any;
+  const std::int64_t bytes = tiles::bytes_of(any.type());
+  array.column_stride = bytes;
   array.data = view.data();
   if (array.data == nullptr) return array;  // no elements, and no offsets from a null pointer
-  for (int i = 0; i < view.batch_axes(); ++i) array.batch_stride[i] = view.batch_stride(i);
-  array.head_stride = view.template stride<HeadAxis>();
-  array.row_stride = view.template stride<RowAxis>();
-  array.column_stride = view.template stride<ColumnAxis>();
+  for (int i = 0; i < view.batch_axes(); ++i) array.batch_stride[i] = view.batch_stride(i) * bytes;
+  array.head_stride = view.template stride<HeadAxis>() * bytes;
+  array.row_stride = view.template stride<RowAxis>() * bytes;
+  array.column_stride = view.template stride<ColumnAxis>() * bytes;
+  return array;
+}
+
+// d_k or d_v of an array: groups have 32 of them.
+template <class DepthAxis, class Any>
+std::int64_t depth_of(const Any& any) {
+  const std::int64_t extent = any.template extent<DepthAxis>();
+  constexpr std::int64_t kLargest = std::int64_t{1} << 40;
+  return any.type() == Type::int4 && extent < kLargest ? extent * Int4Group::kSize : extent;
+}
+
+// f32, bf16 and f16 hold anything; the others are for keys and values.
+void plain_type(const char* name, Type type) {
+  if (type == Type::int8 || type == Type::int4)
+    fail(ErrorCode::bad_value, {std::string("the type of ") + name,
+                                type == Type::int8 ? "int8" : "int4", "must be f32, bf16 or f16"});
+}
+
+// The scales of an int8 array: one for each key, broadcast.
+template <class AnyKeys>
+tiles::Array<const float> scales_of(const char* name, const ScalesView& scales, const char* keys,
+                                    const AnyKeys& of) {
+  if (static_cast<bool>(scales) != (of.type() == Type::int8) && of.data() != nullptr) {
+    fail(ErrorCode::bad_value,
+         {name, scales ? "given" : "missing",
+          std::string(keys) +
+              (scales ? " is not int8" : " is int8, and needs a scale for each key")});
+  }
+  tiles::Array<const float> array;
+  if (!scales) return array;
+  check_memory(name, scales);
+  array.data = scales.data();
+  tiles::Batch batch;
+  batch.axes = of.batch_axes();
+  for (int i = 0; i < batch.axes; ++i) batch.extent[i] = of.batch_extent(i);
+  broadcast_batch(name, scales, keys, batch, array.batch_stride);
+  array.head_stride = broadcast_axis(KvHead::name, name, scales.extent<KvHead>(),
+                                     scales.stride<KvHead>(), keys, of.template extent<KvHead>());
+  array.row_stride = broadcast_axis(Key::name, name, scales.extent<Key>(), scales.stride<Key>(),
+                                    keys, of.template extent<Key>());
+  return array;
+}
+
+// Batch axes: none where packed, else the problem's.
+template <class AnyView>
+void expect_batch(const char* name, const AnyView& view, const Elements& elements, bool packed) {
+  const tiles::Batch& batch = elements.batch;
+  const char* other = packed ? "a packed array" : elements.named_by;
+  const std::int64_t axes = packed ? 0 : batch.axes;
+  if (view.batch_axes() != axes)
+    fail(ErrorCode::wrong_rank, {other, axes, name, std::int64_t{view.batch_axes()}});
+  for (int i = 0; i < axes; ++i)
+    agree(batch_name(i), other, batch.extent[i], name, view.batch_extent(i));
+}
+
+// The strides of batch axes that may be missing or of extent 1.
+template <class T, class AnyView>
+void broadcast_to(const char* name, const AnyView& view, const Elements& elements, bool packed,
+                  tiles::Array<T>& array) {
+  if (packed) {
+    expect_batch(name, view, elements, true);
+  } else {
+    broadcast_batch(name, view, elements.named_by, elements.batch, array.batch_stride);
+  }
+}
+
+// One number for each batch element.
+tiles::Array<const std::int32_t> per_element(const char* name, const LengthsView& view,
+                                             const Elements& elements) {
+  if (!view) return {};
+  check_memory(name, view);
+  tiles::Array<const std::int32_t> array;
+  array.data = view.data();
+  broadcast_to(name, view, elements, false, array);
+  return array;
+}
+
+template <class T>
+void each_within(const char* name, const tiles::Array<T>& array, const tiles::Batch& batch,
+                 std::int64_t low, std::int64_t high) {
+  for (std::int64_t b = 0; b < batch.size; ++b) {
+    const std::int64_t value = *batch.element(array, b);
+    if (value < low || value > high)
+      fail(ErrorCode::bad_value,
+           {std::string(name) + "[" + std::to_string(b) + "]", value,
+            "must be from " + std::to_string(low) + " to " + std::to_string(high)});
+  }
+}
+
+// One number for each head.
+tiles::Array<const float> per_head(const char* name, const SlopesView& view, std::int64_t heads,
+                                   const Elements& elements) {
+  if (!view) return {};
+  check_memory(name, view);
+  agree(Head::name, name, view.extent<Head>(), "q", heads);
+  tiles::Array<const float> array;
+  array.data = view.data();
+  broadcast_to(name, view, elements, false, array);
+  array.head_stride = view.stride<Head>();
   return array;
 }
 
 // A mask or a bias: broadcast to [batch..., heads, seq_q, seq_kv].
 template <class T>
-tiles::Array<T> pair_array(const char* name, const View<T, Head, Query, Key>& view, const QView& q,
-                           std::int64_t seq_kv) {
+tiles::Array<T> pair_array(const char* name, const View<T, Head, Query, Key>& view, const AnyQ& q,
+                           std::int64_t seq_kv, const Elements& elements) {
   if (!view) return {};
   check_memory(name, view);
   tiles::Array<T> array;
   array.data = view.data();
-  broadcast_batch(name, view, "q", q, array.batch_stride);
+  broadcast_to(name, view, elements, elements.packed_q, array);
   array.head_stride = broadcast_axis(Head::name, name, view.template extent<Head>(),
                                      view.template stride<Head>(), "q", q.extent<Head>());
   array.row_stride = broadcast_axis(Query::name, name, view.template extent<Query>(),
@@ -43,61 +158,234 @@ tiles::Array<T> pair_array(const char* name, const View<T, Head, Query, Key>& vi
   return array;
 }
 
+// Cumulative lengths of packed sequences: from 0, never falling, to the extent of the packed axis.
+// Returns the longest length.
+std::int64_t check_boundaries(const char* name, const BoundariesView& view, std::int64_t sequences,
+                              const char* packed, std::int64_t extent) {
+  check_memory(name, view);
+  if (view.batch_axes() != 0)
+    fail(ErrorCode::wrong_rank, {name, std::int64_t{view.batch_axes()}, packed, std::int64_t{0}});
+  agree(Boundary::name, name, view.extent<Boundary>(), "cu_seqlens_q", sequences + 1);
+  if (view.stride<Boundary>() != 1 && sequences > 0)
+    fail(ErrorCode::bad_value,
+         {std::string("the stride of ") + name, view.stride<Boundary>(), "must be 1"});
+  const std::int32_t* at = view.data();
+  const auto wrong = [&](std::int64_t i, const std::string& rule) {
+    fail(ErrorCode::bad_value,
+         {std::string(name) + "[" + std::to_string(i) + "]", std::int64_t{at[i]}, rule});
+  };
+  if (at[0] != 0) wrong(0, "the first sequence begins at 0");
+  std::int64_t longest = 0;
+  for (std::int64_t i = 1; i <= sequences; ++i) {
+    if (at[i] < at[i - 1])
+      wrong(i, "lengths are not negative: it follows " + std::to_string(at[i - 1]));
+    longest = std::max<std::int64_t>(longest, at[i] - at[i - 1]);
+  }
+  if (at[sequences] != extent)
+    wrong(sequences,
+          std::string("the packed axis of ") + packed + " has " + std::to_string(extent));
+  return longest;
+}
+
+Elements elements_of(const AnyQ& q, const AttentionOptions& options) {
+  Elements e;
+  e.packed_q = static_cast<bool>(options.cu_seqlens_q);
+  e.packed_kv = static_cast<bool>(options.cu_seqlens_kv);
+  e.paged = static_cast<bool>(options.block_table);
+  if (e.packed_kv && (e.paged || options.kv_lengths)) {
+    fail(ErrorCode::bad_value, {"cu_seqlens_kv", "given",
+                                e.paged ? "a paged cache is not packed: block_table is given too"
+                                        : "packed sequences have no kv_lengths of their own"});
+  }
+  if (e.paged && !options.kv_lengths)
+    fail(ErrorCode::bad_value, {"block_table", "given", "needs kv_lengths"});
+  if (!e.packed_q && !e.packed_kv) {
+    e.batch = flatten_batch(q);
+    if (e.paged && e.batch.axes != 1)
+      fail(ErrorCode::wrong_rank,
+           {"q", std::int64_t{e.batch.axes}, "the paged problem", std::int64_t{1}});
+    return e;
+  }
+  e.named_by = e.packed_q ? "cu_seqlens_q" : "cu_seqlens_kv";
+  const BoundariesView& boundaries = e.packed_q ? options.cu_seqlens_q : options.cu_seqlens_kv;
+  within(Boundary::name, e.named_by, boundaries.extent<Boundary>(), 1, kFar);
+  e.batch.axes = 1;
+  e.batch.size = e.batch.extent[0] = boundaries.extent<Boundary>() - 1;
+  return e;
+}
+
+// The page of every key that a sequence has must be one of the pool.
+void check_block_table(const View<const std::int32_t, Page>& table, std::int64_t pool,
+                       const tiles::AttentionProblem& p) {
+  const std::int64_t size = p.pages.size;
+  for (std::int64_t b = 0; b < p.batch.size; ++b) {
+    const std::int64_t length = *p.batch.element(p.kv_lengths, b);
+    const std::int32_t* pages = p.batch.element(p.pages.table, b);
+    for (std::int64_t n = 0; n < (length + size - 1) / size; ++n) {
+      const std::int64_t page = pages[n * table.stride<Page>()];
+      if (page < 0 || page >= pool)
+        fail(ErrorCode::bad_value,
+             {"block_table[" + std::to_string(b) + ", " + std::to_string(n) + "]", page,
+              "k has " + std::to_string(pool) + " pages"});
+    }
+  }
+}
+
+void check_masks(const AnyQ& q, const AttentionOptions& options, const Elements& elements,
+                 tiles::AttentionProblem& p) {
+  const auto at_least = [](const char* name, std::int64_t value, std::int64_t least) {
+    if (value < least)
+      fail(ErrorCode::bad_value, {name, value, "must be at least " + std::to_string(least)});
+  };
+  at_least("window_left", options.window_left, -1);
+  at_least("window_right", options.window_right, -1);
+  at_least("chunk", options.chunk, 0);
+  at_least("prefix", options.prefix, 0);
+  at_least("tree_keys", options.tree_keys, 0);
+  p.causal = options.causal;
+  p.window_left = near(options.window_left);
+  p.window_right = near(options.window_right);
+  p.chunk = near(options.chunk);
+  p.prefix = near(options.prefix);
+  if (options.q_offset && options.q_offsets)
+    fail(ErrorCode::bad_value, {"q_offset", *options.q_offset, "q_offsets is given too"});
+  if (options.q_offset) p.q_offset = near(*options.q_offset);
+  p.q_offsets = per_element("q_offsets", options.q_offsets, elements);
+
+  if (static_cast<bool>(options.q_segments) != static_cast<bool>(options.kv_segments)) {
+    fail(ErrorCode::bad_value, {options.q_segments ? "q_segments" : "kv_segments", "given",
+                                "q_segments and kv_segments are given together"});
+  }
+  if (options.q_segments) {
+    check_memory("q_segments", options.q_segments);
+    check_memory("kv_segments", options.kv_segments);
+    p.q_segments.data = options.q_segments.data();
+    p.kv_segments.data = options.kv_segments.data();
+    broadcast_to("q_segments", options.q_segments, elements, elements.packed_q, p.q_segments);
+    broadcast_to("kv_segments", options.kv_segments, elements, elements.packed_kv, p.kv_segments);
+    agree(Query::name, "q_segments", options.q_segments.extent<Query>(), "q", q.extent<Query>());
+    agree(Key::name, "kv_segments", options.kv_segments.extent<Key>(), "k",
+          elements.packed_kv ? options.cu_seqlens_kv.data()[p.batch.size] : p.longest.seq_kv);
+    p.q_segments.row_stride = options.q_segments.stride<Query>();
+    p.kv_segments.row_stride = options.kv_segments.stride<Key>();
+  }
+
+  if (!options.tree && options.tree_keys > 0)
+    fail(ErrorCode::bad_value, {"tree_keys", options.tree_keys, "tree is not given"});
+  if (options.tree) {
+    check_memory("tree", options.tree);
+    broadcast_to("tree", options.tree, elements, elements.packed_q, p.tree);
+    agree(Query::name, "tree", options.tree.extent<Query>(), "q", q.extent<Query>());
+    agree(axis::Word::name, "tree", options.tree.extent<axis::Word>(), "tree_keys",
+          options.tree_keys / 64 + (options.tree_keys % 64 != 0));
+    p.tree.data = options.tree_keys > 0 ? options.tree.data() : nullptr;
+    p.tree.row_stride = options.tree.stride<Query>();
+    p.tree.column_stride = options.tree.stride<axis::Word>();
+    p.tree_keys = options.tree_keys;
+  }
+  p.mask = pair_array("mask", options.mask, q, p.longest.seq_kv, elements);
+  p.bias = pair_array("bias", options.bias, q, p.longest.seq_kv, elements);
+}
+
 // Everything that q, k and the options say.
-tiles::AttentionProblem check_scores(const QView& q, const KView& k,
+tiles::AttentionProblem check_scores(const AnyQ& q, const AnyK& k,
                                      const AttentionOptions& options) {
-  check_memory("q", q);
-  check_memory("k", k);
-  agree_batch("q", q, "k", k);
+  plain_type("q", q.type());
+  check_memory("q", q, tiles::bytes_of(q.type()));
+  check_memory("k", k, tiles::bytes_of(k.type()));
   within(DepthK::name, "q", q.extent<DepthK>(), 1, kMaxDepth);
-  agree(DepthK::name, "q", q.extent<DepthK>(), "k", k.extent<DepthK>());
+  agree(DepthK::name, "q", q.extent<DepthK>(), "k", depth_of<DepthK>(k));
   const std::int64_t heads = q.extent<Head>(), kv_heads = k.extent<KvHead>();
   if (kv_heads == 0 ? heads != 0 : heads % kv_heads != 0)
     fail(ErrorCode::heads_not_multiple, {heads, kv_heads});
 
+  const Elements elements = elements_of(q, options);
   tiles::AttentionProblem p;
-  p.batch = flatten_batch(q);
+  p.batch = elements.batch;
+  expect_batch("q", q, elements, elements.packed_q);
+  if (elements.paged) {
+    if (k.batch_axes() != 1)
+      fail(ErrorCode::wrong_rank,
+           {"k", std::int64_t{k.batch_axes()}, "a pool of pages", std::int64_t{1}});
+  } else {
+    expect_batch("k", k, elements, elements.packed_kv);
+  }
   p.heads = heads;
   p.kv_heads = kv_heads;
   p.group = kv_heads == 0 ? 1 : heads / kv_heads;
-  p.seq_q = q.extent<Query>();
-  p.seq_kv = k.extent<Key>();
   p.d_k = q.extent<DepthK>();
+  p.q = stored(q);
+  p.k = stored(k);
+  p.k_scales = scales_of("k_scales", options.k_scales, "k", k);
   p.scale = options.scale.value_or(static_cast<float>(1.0 / std::sqrt(static_cast<double>(p.d_k))));
   if (!std::isfinite(p.scale))
     fail(ErrorCode::bad_value, {"scale", std::to_string(p.scale), "must be finite"});
-  p.causal = options.causal;
-  // Beyond these ends nothing changes, and sums with it cannot overflow.
-  p.q_offset = std::clamp(options.q_offset.value_or(p.seq_kv - p.seq_q), -p.seq_q, p.seq_kv);
-  p.q = array_of(q);
-  p.k = array_of(k);
-  p.mask = pair_array("mask", options.mask, q, p.seq_kv);
-  p.bias = pair_array("bias", options.bias, q, p.seq_kv);
+  p.softcap = options.softcap;
+  if (!std::isfinite(p.softcap) || p.softcap < 0)
+    fail(ErrorCode::bad_value,
+         {"softcap", std::to_string(p.softcap), "must be finite, and not negative"});
+
+  p.longest = {q.extent<Query>(), k.extent<Key>()};
+  if (elements.packed_q) {
+    p.longest.seq_q = check_boundaries("cu_seqlens_q", options.cu_seqlens_q, p.batch.size, "q",
+                                       q.extent<Query>());
+    p.first_query = options.cu_seqlens_q.data();
+  }
+  if (elements.packed_kv) {
+    p.longest.seq_kv = check_boundaries("cu_seqlens_kv", options.cu_seqlens_kv, p.batch.size, "k",
+                                        k.extent<Key>());
+    p.first_key = options.cu_seqlens_kv.data();
+  }
+  if (elements.paged) {
+    const auto& table = options.block_table;
+    within("page size (seq_kv)", "k", k.extent<Key>(), 1, 1 << 20);
+    check_memory("block_table", table);
+    expect_batch("block_table", table, elements, false);
+    p.pages.size = k.extent<Key>();
+    p.pages.table.data = table.data();
+    p.pages.table.row_stride = table.stride<Page>();
+    p.pages.table.batch_stride[0] = table.batch_stride(0);
+    p.longest.seq_kv = table.extent<Page>() * p.pages.size;
+  }
+  p.kv_lengths = per_element("kv_lengths", options.kv_lengths, elements);
+  if (p.kv_lengths) each_within("kv_lengths", p.kv_lengths, p.batch, 0, p.longest.seq_kv);
+  if (elements.paged) check_block_table(options.block_table, k.batch_extent(0), p);
+
+  p.slopes = per_head("alibi_slopes", options.alibi_slopes, heads, elements);
+  p.sinks = per_head("sinks", options.sinks, heads, elements);
+  check_masks(q, options, elements, p);
   return p;
 }
 
 }  // namespace
 
-tiles::AttentionProblem check_attention(const QView& q, const KView& k, const VView& v,
-                                        const OutView& out, const AttentionOptions& options) {
+tiles::AttentionProblem check_attention(const AnyQ& q, const AnyK& k, const AnyV& v,
+                                        const AnyOut& out, const AttentionOptions& options) {
   tiles::AttentionProblem p = check_scores(q, k, options);
-  check_memory("v", v);
-  check_output("out", out);
-  agree_batch("q", q, "v", v);
-  agree_batch("q", q, "out", out);
+  const Elements elements = elements_of(q, options);
+  plain_type("out", out.type());
+  check_memory("v", v, tiles::bytes_of(v.type()));
+  check_output("out", out, tiles::bytes_of(out.type()));
+  if (elements.paged) {
+    agree_batch("k", k, "v", v);
+  } else {
+    expect_batch("v", v, elements, elements.packed_kv);
+  }
+  expect_batch("out", out, elements, elements.packed_q);
   agree(KvHead::name, "k", k.extent<KvHead>(), "v", v.extent<KvHead>());
   agree(Key::name, "k", k.extent<Key>(), "v", v.extent<Key>());
-  within(DepthV::name, "v", v.extent<DepthV>(), 1, kMaxDepth);
-  agree(DepthV::name, "v", v.extent<DepthV>(), "out", out.extent<DepthV>());
+  p.d_v = depth_of<DepthV>(v);
+  within(DepthV::name, "v", p.d_v, 1, kMaxDepth);
+  agree(DepthV::name, "v", p.d_v, "out", out.extent<DepthV>());
   agree(Head::name, "q", q.extent<Head>(), "out", out.extent<Head>());
   agree(Query::name, "q", q.extent<Query>(), "out", out.extent<Query>());
-  p.d_v = v.extent<DepthV>();
-  p.v = array_of(v);
-  p.out = array_of(out);
+  p.v = stored(v);
+  p.v_scales = scales_of("v_scales", options.v_scales, "v", v);
+  p.out = stored(out);
   if (options.lse) {
     const LseView& lse = options.lse;
     check_output("lse", lse);
-    agree_batch("q", q, "lse", lse);
+    expect_batch("lse", lse, elements, elements.packed_q);
     agree(Head::name, "q", q.extent<Head>(), "lse", lse.extent<Head>());
     agree(Query::name, "q", q.extent<Query>(), "lse", lse.extent<Query>());
     p.lse.data = lse.data();
@@ -108,8 +396,15 @@ tiles::AttentionProblem check_attention(const QView& q, const KView& k, const VV
   return p;
 }
 
-void check_salience(const QView& q, const KView& k, const View<float, Head, Query, Key>& salience,
+void check_salience(const AnyQ& q, const AnyK& k, const View<float, Head, Query, Key>& salience,
                     const AttentionOptions& options) {
+  for (const auto& [name, given] :
+       {std::pair{"cu_seqlens_q", static_cast<bool>(options.cu_seqlens_q)},
+        {"cu_seqlens_kv", static_cast<bool>(options.cu_seqlens_kv)},
+        {"block_table", static_cast<bool>(options.block_table)}}) {
+    if (given)
+      fail(ErrorCode::bad_value, {name, "given", "a salience map is of unpacked sequences"});
+  }
   check_scores(q, k, options);
   check_output("salience", salience);
   agree_batch("q", q, "salience", salience);

@@ -47,8 +47,9 @@ class Range {
 
 // Returns the number of elements.
 template <class T, class... Axes>
-std::int64_t check_memory(const char* name, const View<T, Axes...>& view) {
-  Range range(name, sizeof(T));
+std::int64_t check_memory(const char* name, const View<T, Axes...>& view,
+                          std::int64_t element_size = sizeof(T)) {
+  Range range(name, element_size);
   for (int i = 0; i < view.batch_axes(); ++i)
     range.axis(batch_name(i), view.batch_extent(i), view.batch_stride(i));
   (range.axis(Axes::name, view.template extent<Axes>(), view.template stride<Axes>()), ...);
@@ -59,8 +60,9 @@ std::int64_t check_memory(const char* name, const View<T, Axes...>& view) {
 
 // An output: two of its elements must not be one.
 template <class T, class... Axes>
-void check_output(const char* name, const View<T, Axes...>& view) {
-  if (check_memory(name, view) == 0) return;
+void check_output(const char* name, const View<T, Axes...>& view,
+                  std::int64_t element_size = sizeof(T)) {
+  if (check_memory(name, view, element_size) == 0) return;
   const auto distinct = [&](const std::string& axis, std::int64_t extent, std::int64_t stride) {
     if (extent > 1 && stride == 0) {
       fail(ErrorCode::bad_value,
@@ -96,18 +98,18 @@ void agree_batch(const char* one, const A& a, const char* other, const B& b) {
 
 // The batch axes of `small` align with those of `large` from the right; missing ones and those of
 // extent 1 are broadcast. Returns small's strides for large's axes.
-template <class Small, class Large>
-void broadcast_batch(const char* name, const Small& small, const char* other, const Large& large,
-                     tiles::Index (&strides)[tiles::kBatchAxes]) {
-  const int missing = large.batch_axes() - small.batch_axes();
+template <class Small>
+void broadcast_batch(const char* name, const Small& small, const char* other,
+                     const tiles::Batch& large, tiles::Index (&strides)[tiles::kBatchAxes]) {
+  const int missing = large.axes - small.batch_axes();
   if (missing < 0) {
     fail(ErrorCode::wrong_rank,
-         {name, std::int64_t{small.batch_axes()}, other, std::int64_t{large.batch_axes()}});
+         {name, std::int64_t{small.batch_axes()}, other, std::int64_t{large.axes}});
   }
-  for (int i = 0; i < large.batch_axes(); ++i) {
+  for (int i = 0; i < large.axes; ++i) {
     strides[i] = 0;
     if (i < missing || small.batch_extent(i - missing) == 1) continue;
-    agree(batch_name(i), name, small.batch_extent(i - missing), other, large.batch_extent(i));
+    agree(batch_name(i), name, small.batch_extent(i - missing), other, large.extent[i]);
     strides[i] = small.batch_stride(i - missing);
   }
 }

@@ -9,11 +9,11 @@
 
 namespace rapt::problem {
 
-tiles::AttentionProblem check_attention(const QView& q, const KView& k, const VView& v,
-                                        const OutView& out, const AttentionOptions& options);
+tiles::AttentionProblem check_attention(const AnyQ& q, const AnyK& k, const AnyV& v,
+                                        const AnyOut& out, const AttentionOptions& options);
 
 // Salience has no v; its rows are checked against q and k.
-void check_salience(const QView& q, const KView& k,
+void check_salience(const AnyQ& q, const AnyK& k,
                     const View<float, axis::Head, axis::Query, axis::Key>& salience,
                     const AttentionOptions& options);
 

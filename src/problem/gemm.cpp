@@ -51,8 +51,8 @@ tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a,
   p.a = matrix_of(a);
   p.b = matrix_of(b);
   p.c = matrix_of(c);
-  broadcast_batch("a", a, "c", c, p.a.batch_stride);
-  broadcast_batch("b", b, "c", c, p.b.batch_stride);
+  broadcast_batch("a", a, "c", p.batch, p.a.batch_stride);
+  broadcast_batch("b", b, "c", p.batch, p.b.batch_stride);
   for (int i = 0; i < c.batch_axes(); ++i) p.c.batch_stride[i] = c.batch_stride(i);
   for (auto* array : {&p.a, &p.b}) {
     if (array->data == nullptr)

@@ -42,9 +42,9 @@ template <class AnyArray, class... Axes>
 auto& at(AnyArray&& array, At<Axes>... position) {
   static_assert(sizeof...(Axes) == std::remove_cvref_t<AnyArray>::kNamedAxes,
                 "one position for each axis");
-  return array.data()[(... + (array.template extent<Axes>() == 1
-                                  ? 0
-                                  : position.value * array.template stride<Axes>()))];
+  return array.data()[(
+      std::int64_t{0} + ... +
+      (array.template extent<Axes>() == 1 ? 0 : position.value * array.template stride<Axes>()))];
 }
 
 // An owning f64 array, dense, zero at first.
@@ -101,9 +101,26 @@ View<T, Axes...> batch_element(const View<T, Axes...>& view, const Batch& batch)
     const std::int64_t position = batch.position[batch.axes - view.batch_axes() + i];
     if (view.batch_extent(i) != 1) data += position * view.batch_stride(i);
   }
-  const std::int64_t extents[] = {view.template extent<Axes>()...};
-  const std::int64_t strides[] = {view.template stride<Axes>()...};
+  // The last one is for views without named axes.
+  const std::int64_t extents[] = {view.template extent<Axes>()..., 0};
+  const std::int64_t strides[] = {view.template stride<Axes>()..., 0};
   return {data, extents, sizeof...(Axes), strides, sizeof...(Axes)};
+}
+
+// Positions [begin, begin + extent) along an axis of a view without batch axes.
+template <class Axis, class T, class... Axes>
+View<T, Axes...> slice(const View<T, Axes...>& view, std::int64_t begin, std::int64_t extent) {
+  const std::int64_t extents[] = {
+      (std::is_same_v<Axis, Axes> ? extent : view.template extent<Axes>())...};
+  const std::int64_t strides[] = {view.template stride<Axes>()...};
+  return {view.data() + begin * view.template stride<Axis>(), extents, sizeof...(Axes), strides,
+          sizeof...(Axes)};
+}
+
+// The first n of `whole` positions along an axis that may be broadcast.
+template <class Axis, class AnyView>
+AnyView first_of(const AnyView& view, std::int64_t n, std::int64_t whole) {
+  return view && view.template extent<Axis>() == whole ? slice<Axis>(view, 0, n) : view;
 }
 
 // Calls visit(batch) for every position along the batch axes of a view, the last axis fastest.

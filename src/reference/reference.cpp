@@ -10,17 +10,27 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+std::int64_t chunk_of(std::int64_t position, const AttentionOptions& options) {
+  return static_cast<std::int64_t>(
+      std::floor(static_cast<double>(position) / static_cast<double>(options.chunk)));
+}
+
 }  // namespace
 
-// Steps 1 to 3. A softcap will stand between 1 and 3, ALiBi beside the bias.
+// Steps 1 to 3.
 template <class Real>
 double score(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) {
   const At<KvHead> g = problem.kv_head(h);
   double dot = 0;  // sum over d_k
   for (At<DepthK> d : along<DepthK>(problem.q))
     dot += double{at(problem.q, h, i, d)} * at(problem.k, g, j, d);
-  double s = problem.scale() * dot;                                  // 1
-  if (problem.options.bias) s += at(problem.options.bias, h, i, j);  // 3: + bias
+  const AttentionOptions& options = problem.options;
+  double s = problem.scale() * dot;                                               // 1
+  if (options.softcap > 0) s = options.softcap * std::tanh(s / options.softcap);  // 2
+  if (options.alibi_slopes) {                                                     // 3
+    s += double{at(options.alibi_slopes, h)} * static_cast<double>(j.value - problem.position(i));
+  }
+  if (options.bias) s += at(options.bias, h, i, j);  // 3
   return s;
 }
 
@@ -28,14 +38,26 @@ double score(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) {
 template <class Real>
 bool attended(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) {
   const AttentionOptions& options = problem.options;
-  if (options.causal && j.value > i.value + problem.q_offset()) return false;
+  const std::int64_t x = problem.position(i);
+  if (j.value >= options.prefix) {
+    if (options.causal && j.value > x) return false;
+    if (options.window_left >= 0 && j.value < x - options.window_left) return false;
+    if (options.window_right >= 0 && j.value > x + options.window_right) return false;
+    if (options.chunk > 0 && chunk_of(x, options) != chunk_of(j.value, options)) return false;
+  }
+  if (options.q_segments && at(options.q_segments, i) != at(options.kv_segments, j)) return false;
+  const std::int64_t draft = j.value - (problem.keys().extent - options.tree_keys);
+  if (options.tree && draft >= 0) {
+    const std::uint64_t word = at(options.tree, i, At<Word>{draft / 64});
+    if ((word >> (draft % 64) & 1) == 0) return false;
+  }
   if (options.mask && !at(options.mask, h, i, j)) return false;
   if (options.bias && at(options.bias, h, i, j) == -kInfinity) return false;
   return true;
 }
 
 // Step 5: softmax over the keys of one row (h, i), with the row's maximum subtracted. What is not
-// attended is never looked at. A sink will be one more score of the row.
+// attended is never looked at.
 template <class Real>
 Salience salience(const Problem<Real>& problem, const RowActivation& activation) {
   Salience result{{problem.heads(), problem.queries(), problem.keys()},
@@ -52,10 +74,12 @@ Salience salience(const Problem<Real>& problem, const RowActivation& activation)
         scores.push_back(score(problem, h, i, j));
       }
 
-      double max = -kInfinity, sum = 0;
+      const double sink = problem.options.sinks ? at(problem.options.sinks, h) : -kInfinity;
+      double max = sink, sum = 0;
       for (double s : scores) max = std::max(max, s);
       for (double s : scores) sum += std::exp(s - max);
-      at(result.lse, h, i) = keys.empty() ? -kInfinity : max + std::log(sum);
+      if (sink > -kInfinity) sum += std::exp(sink - max);
+      at(result.lse, h, i) = keys.empty() ? sink : max + std::log(sum);
 
       if (keys.empty()) continue;
       if (activation) {
@@ -91,7 +115,26 @@ Array<Head, Query, DepthV> attention(const Problem<Real>& problem, const Salienc
 Problem<float> problem_at(QView q, KView k, VView v, AttentionOptions options, const Batch& batch) {
   options.mask = batch_element(options.mask, batch);
   options.bias = batch_element(options.bias, batch);
-  return {batch_element(q, batch), batch_element(k, batch), batch_element(v, batch), options};
+  options.alibi_slopes = batch_element(options.alibi_slopes, batch);
+  options.sinks = batch_element(options.sinks, batch);
+  options.q_segments = batch_element(options.q_segments, batch);
+  options.kv_segments = batch_element(options.kv_segments, batch);
+  options.tree = batch_element(options.tree, batch);
+  if (options.q_offsets) options.q_offset = at(batch_element(options.q_offsets, batch));
+  options.q_offsets = {};
+  k = batch_element(k, batch);
+  v = batch_element(v, batch);
+  if (options.kv_lengths) {
+    const std::int64_t length = at(batch_element(options.kv_lengths, batch));
+    const std::int64_t capacity = k.extent<Key>();
+    options.mask = first_of<Key>(options.mask, length, capacity);
+    options.bias = first_of<Key>(options.bias, length, capacity);
+    options.kv_segments = first_of<Key>(options.kv_segments, length, capacity);
+    options.kv_lengths = {};
+    k = first_of<Key>(k, length, capacity);
+    v = first_of<Key>(v, length, capacity);
+  }
+  return {batch_element(q, batch), k, v, options};
 }
 
 void salience_map(QView q, KView k, View<float, Head, Query, Key> result,

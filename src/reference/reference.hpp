@@ -4,13 +4,13 @@
 // The numeric contract, for query head h and query i, g the KV head of h. The kernels quote these
 // numbers.
 //   1  s_ij = scale * sum over d_k of q_hid k_gjd
-//   2  (a softcap on s_ij will stand here)
-//   3  s_ij += bias_hij
+//   2  s_ij = softcap * tanh(s_ij / softcap), where there is one
+//   3  s_ij += slope_h (j - x) + bias_hij, with x = i + q_offset the position of i among the keys
 //   4  i attends j, or not: a select. What is not attended is never looked at
 //   5  p_ij = exp(s_ij - max) / sum, the maximum and the sum over the keys j that i attends;
-//      lse_i = max + log(sum)
+//      lse_i = max + log(sum). A sink is one more score of the row in max and sum
 //   6  out_id = sum over seq_kv of p_ij v_gjd
-// A row that attends nothing has p = 0, out = 0, lse = -inf.
+// A row that attends nothing has p = 0, out = 0, lse = -inf, or the sink.
 //
 // Inputs were already checked. Functions take one batch element, that is views without batch axes.
 #pragma once
@@ -32,7 +32,7 @@ struct Problem {
   View<const Real, Head, Query, DepthK> q;
   View<const Real, KvHead, Key, DepthK> k;
   View<const Real, KvHead, Key, DepthV> v;
-  AttentionOptions options;  // lse and executor are not looked at
+  AttentionOptions options;  // lse, executor, and what tells batch elements apart are not looked at
 
   Along<Head> heads() const { return along<Head>(q); }
   Along<Query> queries() const { return along<Query>(q); }
@@ -46,12 +46,14 @@ struct Problem {
     return options.scale ? *options.scale
                          : 1 / std::sqrt(static_cast<double>(q.template extent<DepthK>()));
   }
-  std::int64_t q_offset() const {
-    return options.q_offset.value_or(keys().extent - queries().extent);
+  // Where query i stands among the keys.
+  std::int64_t position(At<Query> i) const {
+    return i.value + options.q_offset.value_or(keys().extent - queries().extent);
   }
 };
 
-// The batch element at that position of what users pass.
+// The batch element at that position of what users pass, with its own keys and q_offset: nothing
+// packed or paged.
 Problem<float> problem_at(QView q, KView k, VView v, AttentionOptions options, const Batch& batch);
 
 template <class Real>

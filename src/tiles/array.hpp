@@ -1,6 +1,8 @@
 // Arrays as the tiles see them: a pointer and strides, nothing left to check.
 #pragma once
 
+#include <cstddef>
+
 #include "kernels/kernels.hpp"
 
 namespace rapt::tiles {
@@ -15,6 +17,28 @@ struct Array {
   Index batch_stride[kBatchAxes] = {};
   Index head_stride = 0, row_stride = 0, column_stride = 0;
   explicit operator bool() const { return data != nullptr; }
+};
+
+constexpr Index bytes_of(Type type) {
+  switch (type) {
+    case Type::bf16:
+    case Type::f16:
+      return 2;
+    case Type::int8:
+      return 1;
+    case Type::int4:
+      return sizeof(Int4Group);
+    case Type::f32:
+      break;
+  }
+  return 4;
+}
+
+// An array in any storage type: strides count bytes.
+template <class Byte>
+struct Stored : Array<Byte> {
+  Type type = Type::f32;
+  bool contiguous() const { return this->column_stride == bytes_of(type); }
 };
 
 // The leading axes of a problem, flattened to one index by whoever hands out the work.

@@ -14,10 +14,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "tiles/attention.hpp"
-#include "tiles/mask.hpp"
-#include "tiles/rows.hpp"
 #include "tiles/scores.hpp"
+#include "tiles/task.hpp"
 #include "tiles/values.hpp"
 #include "tiles/workspace.hpp"
 
@@ -31,72 +29,91 @@ struct Buffers {
   float* rescale;                     // [NR]
   float *s, *bias;                    // [block_kv, NR]
   float *k_copy, *v_copy, *v_zeroed;  // [block_kv, d_k], [block_kv, d_v] twice
+  float* row_copy;                    // [NR, d_k] or [NR, d_v], of q or out
   const float** q_rows;               // [NR]
   float** out_rows;                   // [NR]
+  const void** v_rows;                // [block_kv]
 
-  Buffers(const AttentionPlan& plan, Workspace& workspace) {
+  Buffers(const AttentionPlan& plan, const Cut& cut, Workspace& workspace) {
     const AttentionProblem& p = *plan.problem;
     const Index columns = plan.tile->columns;
-    const Index panels = (plan.block_q + columns - 1) / columns;
+    const Index panels = (cut.block_q + columns - 1) / columns;
     qt = workspace.floats(panels * p.d_k * columns);
     ot = workspace.floats(panels * p.d_v * columns);
     row_max = workspace.floats(panels * columns);
     row_sum = workspace.floats(panels * columns);
     rescale = workspace.floats(columns);
-    s = workspace.floats(plan.block_kv * columns);
-    bias = workspace.floats(plan.block_kv * columns);
-    k_copy = workspace.floats(k_in_place(p) ? 0 : plan.block_kv * p.d_k);
-    v_copy = workspace.floats(v_in_place(p) ? 0 : plan.block_kv * p.d_v);
-    v_zeroed = workspace.floats(may_mask(p) ? plan.block_kv * p.d_v : 0);
+    s = workspace.floats(cut.block_kv * columns);
+    bias = workspace.floats(cut.block_kv * columns);
+    k_copy = workspace.floats(k_in_place(p) ? 0 : cut.block_kv * p.d_k);
+    v_copy = workspace.floats(v_in_place(p) ? 0 : cut.block_kv * p.d_v);
+    const bool copies = p.q.type != Type::f32 || p.out.type != Type::f32;
+    row_copy = workspace.floats(copies ? columns * std::max(p.d_k, p.d_v) : 0);
+    v_zeroed = workspace.floats(may_mask(p) ? cut.block_kv * p.d_v : 0);
     q_rows = workspace.pointers<const float>(columns);
     out_rows = workspace.pointers<float>(columns);
+    v_rows = workspace.pointers<const void>(may_mask(p) ? cut.block_kv : 0);
   }
 
-  static bool k_in_place(const AttentionProblem& p) { return p.k.column_stride == 1; }
+  static bool k_in_place(const AttentionProblem& p) { return KeyReader::in_place(p, p.k); }
   // Rows of V that are a large power of two apart all fall into a few sets of the L1 cache.
   static bool v_in_place(const AttentionProblem& p) {
-    return p.v.column_stride == 1 && (p.v.row_stride % 256 != 0 || p.v.row_stride == p.d_v);
+    constexpr Index kKilobyte = 1024;
+    return KeyReader::in_place(p, p.v) &&
+           (p.v.row_stride % kKilobyte != 0 || p.v.row_stride == p.d_v * bytes_of(Type::f32));
   }
 };
 
-const char* refuse(const AttentionProblem& p, const AttentionBlocks& blocks) {
-  if (p.rows() <= blocks.short_rows)
+const char* refuse(const AttentionProblem&, Index rows, const AttentionBlocks& blocks) {
+  if (rows <= blocks.short_rows)
     return "the problem has few rows (group x seq_q at most short_rows): lanes would be idle";
   return nullptr;
 }
 
-void cut(AttentionPlan& plan, const AttentionBlocks& blocks) {
-  const AttentionProblem& p = *plan.problem;
+void cut(const AttentionPlan& plan, const AttentionBlocks& blocks, Cut& cut) {
   const Index columns = plan.tile->columns;
   const auto round_up = [](Index n, Index step) { return (n + step - 1) / step * step; };
   // Blocks of equal height, in whole panels.
   const Index wanted = std::max(round_up(blocks.block_q, columns), columns);
-  const Index n_blocks = std::max<Index>((p.rows() + wanted - 1) / wanted, 1);
-  plan.block_q = std::max(round_up((p.rows() + n_blocks - 1) / n_blocks, columns), columns);
-  plan.block_kv = std::max<Index>(std::min(blocks.block_kv, p.seq_kv), 1);
-  plan.row_blocks = (p.rows() + plan.block_q - 1) / plan.block_q;
-  plan.tasks = p.batch.size * p.kv_heads * plan.row_blocks;
-  Workspace count(nullptr);
-  Buffers(plan, count);
-  plan.workspace = count.used();
+  const Index n_blocks = std::max<Index>((cut.rows + wanted - 1) / wanted, 1);
+  cut.block_q = std::max(round_up((cut.rows + n_blocks - 1) / n_blocks, columns), columns);
+  cut.block_kv = std::max<Index>(std::min(blocks.block_kv, cut.sequence.seq_kv), 1);
+  cut.row_blocks = (cut.rows + cut.block_q - 1) / cut.block_q;
+  // Where one unit holds all rows of a KV head, its keys make the tasks, or there would be none for
+  // other threads.
+  cut.part_kv = cut.row_blocks == 1 ? round_up(blocks.split_kv, blocks.block_kv)
+                                    : std::max<Index>(cut.sequence.seq_kv, 1);
 }
 
-void run(const AttentionPlan& plan, Index task, float* memory) {
+Index workspace(const AttentionPlan& plan, const Cut& cut) {
+  Workspace count(nullptr);
+  Buffers(plan, cut, count);
+  return count.used();
+}
+
+void run(const AttentionPlan& plan, const Task& task, float* memory) {
   const AttentionProblem& p = *plan.problem;
   const kernels::Kernels& kernel = *plan.kernels;
   const Index columns = plan.tile->columns;
   Workspace workspace(memory);
-  const Buffers buffers(plan, workspace);
-  const Rows rows = rows_of_task(plan, task);
-  const float* k_head = p.batch.element(p.k, rows.batch) + rows.kv_head * p.k.head_stride;
-  const float* v_head = p.batch.element(p.v, rows.batch) + rows.kv_head * p.v.head_stride;
+  const Buffers buffers(plan, *task.cut, workspace);
+  const Rows& rows = task.rows;
+  const KeyReader read_k(plan, rows, p.k, p.k_scales, p.d_k);
+  const KeyReader read_v(plan, rows, p.v, p.v_scales, p.d_v);
+  const Index block_kv = task.cut->block_kv;
   const Index panels = (rows.count + columns - 1) / columns;
 
   for (Index panel = 0; panel < panels; ++panel) {
     const Rows part = rows.part(panel * columns, columns);
-    for (Index r = 0; r < part.count; ++r) buffers.q_rows[r] = part.at(p.q, r);
+    for (Index r = 0; r < part.count; ++r) {
+      const std::byte* from = part.at(p.q, r);
+      buffers.q_rows[r] = reinterpret_cast<const float*>(from);
+      if (p.q.type == Type::f32) continue;
+      read_row(kernel, p.q, from, p.d_k, buffers.row_copy + r * p.d_k);
+      buffers.q_rows[r] = buffers.row_copy + r * p.d_k;
+    }
     kernel.pack_rows({.source = buffers.q_rows,
-                      .stride = p.q.column_stride,
+                      .stride = p.q.type == Type::f32 ? p.q.column_stride / bytes_of(Type::f32) : 1,
                       .rows = part.count,
                       .length = p.d_k,
                       .panel = buffers.qt + panel * p.d_k * columns,
@@ -104,17 +121,21 @@ void run(const AttentionPlan& plan, Index task, float* memory) {
   }
   std::fill_n(buffers.row_max, panels * columns, -std::numeric_limits<float>::infinity());
   std::fill_n(buffers.row_sum, panels * columns, 0.0f);
+  begin_rows(task, buffers.row_max, buffers.row_sum);
   std::fill_n(buffers.ot, panels * p.d_v * columns, 0.0f);
 
   std::fill_n(buffers.rescale, columns, 0.0f);
   const ScoreUnits units(p);
 
-  const Keys reachable = reachable_keys(rows);
-  for (Index begin = reachable.begin; begin < reachable.end; begin += plan.block_kv) {
-    const Keys block{begin, std::min(begin + plan.block_kv, reachable.end)};
-    const KeyBlock k = read_keys(p.k, k_head, block, p.d_k, Buffers::k_in_place(p), buffers.k_copy);
-    const KeyBlock v = read_keys(p.v, v_head, block, p.d_v, Buffers::v_in_place(p), buffers.v_copy);
-    NotFinite not_finite(v, block.count(), p.d_v, buffers.v_zeroed);
+  for (Index begin = task.keys.begin; begin < task.keys.end; begin += block_kv) {
+    const Keys block{begin, std::min(begin + block_kv, task.keys.end)};
+    const KeyBlock k = read_k.floats(block, Buffers::k_in_place(p), buffers.k_copy);
+    const KeyBlock v = read_v.floats(block, Buffers::v_in_place(p), buffers.v_copy);
+    if (may_mask(p)) {
+      for (Index j = 0; j < block.count(); ++j) buffers.v_rows[j] = v.data + j * v.row;
+    }
+    NotFinite not_finite(kernel, {buffers.v_rows, Type::f32}, block.count(), p.d_v,
+                         buffers.v_zeroed);
     for (Index panel = 0; panel < panels; ++panel) {
       const Rows part = rows.part(panel * columns, columns);
       const Keys keys{begin, std::min(block.end, reachable_keys(part).end)};
@@ -154,6 +175,7 @@ void run(const AttentionPlan& plan, Index task, float* memory) {
                             .bias_begin = covered.whole,
                             .rows = part.count,
                             .pre_scale = units.pre_scale,
+                            .softcap = p.softcap,
                             .scale = units.exponent_scale,
                             .row_max = row_max,
                             .row_sum = row_sum,
@@ -181,23 +203,36 @@ void run(const AttentionPlan& plan, Index task, float* memory) {
     }
   }
 
+  const bool last = task.partial.out == nullptr;
+  if (!last) {
+    std::copy_n(buffers.row_max, rows.count, task.partial.row_max);
+    std::copy_n(buffers.row_sum, rows.count, task.partial.row_sum);
+    std::fill_n(buffers.rescale, columns, 1.0f);
+  }
+  const bool direct = last && p.out.type == Type::f32;
   for (Index panel = 0; panel < panels; ++panel) {
     const Rows part = rows.part(panel * columns, columns);
-    const float* row_sum = buffers.row_sum + panel * columns;
-    for (Index r = 0; r < part.count; ++r) buffers.out_rows[r] = part.at(p.out, r);
+    for (Index r = 0; r < part.count; ++r) {
+      buffers.out_rows[r] = direct ? reinterpret_cast<float*>(part.at(p.out, r))
+                            : last ? buffers.row_copy + r * p.d_v
+                                   : task.partial.out + (panel * columns + r) * p.d_v;
+    }
     kernel.unpack_rows({.panel = buffers.ot + panel * p.d_v * columns,
                         .columns = columns,
-                        .divisor = row_sum,
+                        .divisor = last ? buffers.row_sum + panel * columns : buffers.rescale,
                         .rows = part.count,
                         .length = p.d_v,
                         .destination = buffers.out_rows,
-                        .stride = p.out.column_stride});
-    write_lse(part, buffers.row_max + panel * columns, row_sum, units);
+                        .stride = direct ? p.out.column_stride / bytes_of(Type::f32) : 1});
+    if (!last || direct) continue;
+    for (Index r = 0; r < part.count; ++r)
+      write_row(kernel, p.out, buffers.row_copy + r * p.d_v, p.d_v, part.at(p.out, r));
   }
+  if (last) write_lse(rows, buffers.row_max, buffers.row_sum);
 }
 
 }  // namespace
 
-const AttentionAlgorithm kFlashLanes = {"flash_lanes", refuse, cut, run};
+const AttentionAlgorithm kFlashLanes = {"flash_lanes", refuse, cut, workspace, run};
 
 }  // namespace rapt::tiles

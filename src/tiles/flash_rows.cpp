@@ -11,11 +11,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "tiles/attention.hpp"
-#include "tiles/mask.hpp"
-#include "tiles/product.hpp"
-#include "tiles/rows.hpp"
 #include "tiles/scores.hpp"
+#include "tiles/task.hpp"
 #include "tiles/values.hpp"
 #include "tiles/workspace.hpp"
 
@@ -31,74 +28,78 @@ struct Buffers {
   float *s, *bias;                     // [rows, s_row]
   float *row_max, *row_sum, *rescale;  // [rows]
   float *k_copy, *v_copy, *v_zeroed;   // [block_kv, depth]
-  float* ones;                         // beta of the product
-  float* scratch;                      // of the product
+  float *k_scales, *v_scales;          // [block_kv]
+  const void **k_rows, **v_rows;       // [block_kv]
 
-  Buffers(const AttentionPlan& plan, Workspace& workspace) {
+  Buffers(const AttentionPlan& plan, const Cut& cut, Workspace& workspace) {
     const AttentionProblem& p = *plan.problem;
     const Index lanes = plan.kernels->lanes;
-    s_row = (plan.block_kv + lanes - 1) / lanes * lanes;
-    q = workspace.floats(plan.block_q * p.d_k);
-    o = workspace.floats(plan.block_q * p.d_v);
-    s = workspace.floats(plan.block_q * s_row);
-    bias = workspace.floats(plan.block_q * s_row);
-    row_max = workspace.floats(plan.block_q);
-    row_sum = workspace.floats(plan.block_q);
-    rescale = workspace.floats(plan.block_q);
-    k_copy = workspace.floats(p.k.column_stride == 1 ? 0 : plan.block_kv * p.d_k);
-    v_copy = workspace.floats(p.v.column_stride == 1 ? 0 : plan.block_kv * p.d_v);
-    v_zeroed = workspace.floats(may_mask(p) ? plan.block_kv * p.d_v : 0);
-    ones = workspace.floats(kernels::kMaxColumns);
-    scratch = workspace.floats(product_scratch(*plan.kernels, plan.block_kv));
+    s_row = (cut.block_kv + lanes - 1) / lanes * lanes;
+    q = workspace.floats(cut.block_q * p.d_k);
+    o = workspace.floats(cut.block_q * p.d_v);
+    s = workspace.floats(cut.block_q * s_row);
+    bias = workspace.floats(cut.block_q * s_row);
+    row_max = workspace.floats(cut.block_q);
+    row_sum = workspace.floats(cut.block_q);
+    rescale = workspace.floats(cut.block_q);
+    k_copy = workspace.floats(KeyReader::rows_in_place(p.k) ? 0 : cut.block_kv * p.d_k);
+    v_copy = workspace.floats(KeyReader::rows_in_place(p.v) ? 0 : cut.block_kv * p.d_v);
+    v_zeroed = workspace.floats(may_mask(p) ? cut.block_kv * p.d_v : 0);
+    k_scales = workspace.floats(p.k_scales ? cut.block_kv : 0);
+    v_scales = workspace.floats(p.v_scales ? cut.block_kv : 0);
+    k_rows = workspace.pointers<const void>(cut.block_kv);
+    v_rows = workspace.pointers<const void>(cut.block_kv);
   }
 };
 
-const char* refuse(const AttentionProblem&, const AttentionBlocks&) { return nullptr; }
+const char* refuse(const AttentionProblem&, Index, const AttentionBlocks&) { return nullptr; }
 
-void cut(AttentionPlan& plan, const AttentionBlocks& blocks) {
-  const AttentionProblem& p = *plan.problem;
-  plan.block_q = std::min(kRows, std::max<Index>(p.rows(), 1));
-  plan.block_kv = std::max<Index>(std::min(blocks.block_kv, p.seq_kv), 1);
-  plan.row_blocks = (p.rows() + plan.block_q - 1) / plan.block_q;
-  plan.tasks = p.batch.size * p.kv_heads * plan.row_blocks;
-  Workspace count(nullptr);
-  Buffers(plan, count);
-  plan.workspace = count.used();
+void cut(const AttentionPlan&, const AttentionBlocks& blocks, Cut& cut) {
+  cut.block_q = std::min(kRows, std::max<Index>(cut.rows, 1));
+  cut.block_kv = std::max<Index>(std::min(blocks.block_kv, cut.sequence.seq_kv), 1);
+  cut.row_blocks = (cut.rows + cut.block_q - 1) / cut.block_q;
+  cut.part_kv = (blocks.split_kv + blocks.block_kv - 1) / blocks.block_kv * blocks.block_kv;
 }
 
-void run(const AttentionPlan& plan, Index task, float* memory) {
+Index workspace(const AttentionPlan& plan, const Cut& cut) {
+  Workspace count(nullptr);
+  Buffers(plan, cut, count);
+  return count.used();
+}
+
+void run(const AttentionPlan& plan, const Task& task, float* memory) {
   const AttentionProblem& p = *plan.problem;
   const kernels::Kernels& kernel = *plan.kernels;
   Workspace workspace(memory);
-  const Buffers buffers(plan, workspace);
-  const Rows rows = rows_of_task(plan, task);
-  const float* k_head = p.batch.element(p.k, rows.batch) + rows.kv_head * p.k.head_stride;
-  const float* v_head = p.batch.element(p.v, rows.batch) + rows.kv_head * p.v.head_stride;
+  const Buffers buffers(plan, *task.cut, workspace);
+  const Rows& rows = task.rows;
+  const KeyReader read_k(plan, rows, p.k, p.k_scales, p.d_k);
+  const KeyReader read_v(plan, rows, p.v, p.v_scales, p.d_v);
+  const Index block_kv = task.cut->block_kv;
+  const State state = task.partial.out != nullptr
+                          ? task.partial
+                          : State{buffers.o, buffers.row_max, buffers.row_sum};
 
-  for (Index r = 0; r < rows.count; ++r) {
-    const float* from = rows.at(p.q, r);
-    for (Index x = 0; x < p.d_k; ++x) buffers.q[r * p.d_k + x] = from[x * p.q.column_stride];
-  }
-  std::fill_n(buffers.row_max, rows.count, -std::numeric_limits<float>::infinity());
-  std::fill_n(buffers.row_sum, rows.count, 0.0f);
-  std::fill_n(buffers.o, rows.count * p.d_v, 0.0f);
-  std::fill_n(buffers.ones, kernels::kMaxColumns, 1.0f);
+  for (Index r = 0; r < rows.count; ++r)
+    read_row(kernel, p.q, rows.at(p.q, r), p.d_k, buffers.q + r * p.d_k);
+  begin_rows(task, state.row_max, state.row_sum);
+  std::fill_n(state.out, rows.count * p.d_v, 0.0f);
   const ScoreUnits units(p);
 
-  const Keys reachable = reachable_keys(rows);
-  for (Index begin = reachable.begin; begin < reachable.end; begin += plan.block_kv) {
-    const Keys keys{begin, std::min(begin + plan.block_kv, reachable.end)};
+  for (Index begin = task.keys.begin; begin < task.keys.end; begin += block_kv) {
+    const Keys keys{begin, std::min(begin + block_kv, task.keys.end)};
     const Index n = keys.count();
     const Cover covered = cover(rows, keys);
     if (covered.none) continue;
-    const KeyBlock k = read_keys(p.k, k_head, keys, p.d_k, p.k.column_stride == 1, buffers.k_copy);
-    const KeyBlock v = read_keys(p.v, v_head, keys, p.d_v, p.v.column_stride == 1, buffers.v_copy);
+    const KeyRows k = read_k.rows(keys, buffers.k_copy, buffers.k_rows, buffers.k_scales);
+    const KeyRows v = read_v.rows(keys, buffers.v_copy, buffers.v_rows, buffers.v_scales);
 
     // s[r, j] = q_r . k_j
     kernel.dot_product({.a = buffers.q,
                         .a_row = p.d_k,
-                        .b = k.data,
-                        .b_row = k.row,
+                        .b = k.rows,
+                        .b_type = k.type,
+                        .b_scale = k.type == Type::int8 ? buffers.k_scales : nullptr,
                         .c = buffers.s,
                         .c_row = buffers.s_row,
                         .c_column = 1,
@@ -118,50 +119,43 @@ void run(const AttentionPlan& plan, Index task, float* memory) {
                          .bias_begin = 0,
                          .rows = rows.count,
                          .pre_scale = units.pre_scale,
+                         .softcap = p.softcap,
                          .scale = units.exponent_scale,
-                         .row_max = buffers.row_max,
-                         .row_sum = buffers.row_sum,
+                         .row_max = state.row_max,
+                         .row_sum = state.row_sum,
                          .rescale = buffers.rescale});
 
-    // o[r, x] = o[r, x] * rescale[r] + sum_j p[r, j] v[j, x]
-    for (Index r = 0; r < rows.count; ++r) {
-      for (Index x = 0; x < p.d_v; ++x) buffers.o[r * p.d_v + x] *= buffers.rescale[r];
+    // out[r, x] = out[r, x] * rescale[r] + sum_j p[r, j] v[j, x]
+    if (v.type == Type::int8) {
+      for (Index r = 0; r < rows.count; ++r) {
+        for (Index j = 0; j < n; ++j) buffers.s[r * buffers.s_row + j] *= buffers.v_scales[j];
+      }
     }
-    NotFinite not_finite(v, n, p.d_v, buffers.v_zeroed);
+    NotFinite not_finite(kernel, v, n, p.d_v, buffers.v_zeroed);
     const bool care = masked && not_finite.any();
-    const KeyBlock values = care ? not_finite.zeroed() : v;
-    product_in_place(kernel,
-                     {.a = buffers.s,
-                      .a_row = buffers.s_row,
-                      .a_inner = 1,
-                      .b = values.data,
-                      .b_inner = values.row,
-                      .c = buffers.o,
-                      .c_row = p.d_v,
-                      .c_column = 1,
-                      .rows = rows.count,
-                      .inner = n,
-                      .columns = 0,
-                      .alpha = 1.0f,
-                      .beta = buffers.ones},
-                     p.d_v, buffers.scratch);
+    if (care) {
+      for (Index j = 0; j < n; ++j) buffers.k_rows[j] = buffers.v_zeroed + j * p.d_v;
+    }
+    kernel.value_product({.p = buffers.s,
+                          .p_row = buffers.s_row,
+                          .v = care ? buffers.k_rows : v.rows,
+                          .v_type = care ? Type::f32 : v.type,
+                          .out = state.out,
+                          .out_row = p.d_v,
+                          .rescale = buffers.rescale,
+                          .rows = rows.count,
+                          .n = n,
+                          .columns = p.d_v});
     if (care)
-      not_finite.add(n, 0, rows.count, buffers.s, buffers.bias, buffers.s_row, 1, buffers.o, p.d_v,
+      not_finite.add(n, 0, rows.count, buffers.s, buffers.bias, buffers.s_row, 1, state.out, p.d_v,
                      1);
   }
 
-  for (Index r = 0; r < rows.count; ++r) {
-    float* to = rows.at(p.out, r);
-    const float sum = buffers.row_sum[r];
-    for (Index x = 0; x < p.d_v; ++x) {
-      to[x * p.out.column_stride] = sum == 0.0f ? 0.0f : buffers.o[r * p.d_v + x] / sum + 0.0f;
-    }
-  }
-  write_lse(rows, buffers.row_max, buffers.row_sum, units);
+  if (task.partial.out == nullptr) write_rows(plan, rows, state);
 }
 
 }  // namespace
 
-const AttentionAlgorithm kFlashRows = {"flash_rows", refuse, cut, run};
+const AttentionAlgorithm kFlashRows = {"flash_rows", refuse, cut, workspace, run};
 
 }  // namespace rapt::tiles

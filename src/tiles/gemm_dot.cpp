@@ -25,20 +25,29 @@ void cut(GemmPlan& plan, const GemmBlocks& blocks) {
 void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, float*) {
   const GemmProblem& p = plan.problem;
   const GemmBlock block = block_of(plan, unit, row_block);
-  plan.kernels->dot_product(
-      {.a = p.batch.element(p.a, block.batch) + block.row * p.a.row_stride,
-       .a_row = p.a.row_stride,
-       .b = p.batch.element(p.b, block.batch) + block.column * p.b.column_stride,
-       .b_row = p.b.column_stride,
-       .c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
-            block.column * p.c.column_stride,
-       .c_row = p.c.row_stride,
-       .c_column = p.c.column_stride,
-       .rows = block.rows,
-       .columns = block.columns,
-       .inner = p.k,
-       .alpha = p.alpha,
-       .beta = p.beta == 0.0f ? nullptr : &p.beta});
+  const float* a = p.batch.element(p.a, block.batch) + block.row * p.a.row_stride;
+  const float* b = p.batch.element(p.b, block.batch) + block.column * p.b.column_stride;
+  float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
+             block.column * p.c.column_stride;
+  constexpr Index kColumns = 64;
+  const void* b_rows[kColumns];
+  for (Index begin = 0; begin < block.columns; begin += kColumns) {
+    const Index columns = std::min(kColumns, block.columns - begin);
+    for (Index n = 0; n < columns; ++n) b_rows[n] = b + (begin + n) * p.b.column_stride;
+    plan.kernels->dot_product({.a = a,
+                               .a_row = p.a.row_stride,
+                               .b = b_rows,
+                               .b_type = Type::f32,
+                               .b_scale = nullptr,
+                               .c = c + begin * p.c.column_stride,
+                               .c_row = p.c.row_stride,
+                               .c_column = p.c.column_stride,
+                               .rows = block.rows,
+                               .columns = columns,
+                               .inner = p.k,
+                               .alpha = p.alpha,
+                               .beta = p.beta == 0.0f ? nullptr : &p.beta});
+  }
   finish_block(plan, block);
 }
 

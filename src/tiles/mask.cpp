@@ -1,10 +1,11 @@
 // The mask kinds. Each says, for a tile of rows x keys, how it covers the tile, and applies itself
-// to the bias of the tile. To add a kind: one struct here, one place in AllKinds, its option in
-// AttentionProblem.
+// to the bias of the tile. To add a kind: one struct here, one place in AllKinds (a mask by
+// position: in Positions), its option in AttentionProblem.
 #include "tiles/mask.hpp"
 
 #include <cstring>
 #include <limits>
+#include <utility>
 
 namespace rapt::tiles {
 namespace {
@@ -17,6 +18,21 @@ struct Tile {
   float* bias;
   Index row_step, key_step;
   float& at(Index r, Index j) const { return bias[r * row_step + j * key_step]; }
+};
+
+// ALiBi: slope of the head, times the distance from the row's own position.
+struct Alibi {
+  static bool given(const AttentionProblem& p) { return static_cast<bool>(p.slopes); }
+  static Keys reachable(const Rows&, Keys all) { return all; }
+  static Cover cover(const Rows&, Keys) { return {false, 0}; }
+  static void apply(const Rows& rows, Keys keys, const Tile& tile) {
+    for (Index r = 0; r < rows.count; ++r) {
+      const float slope = rows.of_head(rows.problem->slopes, r);
+      const Index distance = keys.begin - rows.position(r);
+      for (Index j = 0; j < keys.count(); ++j)
+        tile.at(r, j) += slope * static_cast<float>(distance + j);
+    }
+  }
 };
 
 // Additive bias, any float; -inf = not attended.
@@ -74,22 +90,131 @@ struct BooleanMask {
   }
 };
 
-// Causal: key j is attended when j <= query + q_offset.
-struct Causal {
-  static bool given(const AttentionProblem& p) { return p.causal; }
-  static Keys reachable(const Rows& rows, Keys all) {
-    return {all.begin,
-            std::clamp(rows.last_query() + rows.problem->q_offset + 1, all.begin, all.end)};
+// Documents: a query attends the keys that carry its own number.
+struct Segments {
+  static bool given(const AttentionProblem& p) { return static_cast<bool>(p.q_segments); }
+  static Keys reachable(const Rows&, Keys all) { return all; }
+  static std::int32_t of_query(const Rows& rows, Index r) {
+    return *rows.at(rows.problem->q_segments, r);
+  }
+  static const std::int32_t* of_keys(const Rows& rows, Keys keys) {
+    const Array<const std::int32_t>& segments = rows.problem->kv_segments;
+    return rows.problem->batch.element(segments, rows.sequence.number) +
+           (rows.sequence.first_key + keys.begin) * segments.row_stride;
   }
   static Cover cover(const Rows& rows, Keys keys) {
-    if (keys.begin > rows.last_query() + rows.problem->q_offset) return kNone;
-    const Index seen_by_all = rows.first_query() + rows.problem->q_offset + 1;
-    return {false, std::clamp(seen_by_all - keys.begin, Index{0}, keys.count())};
+    const Index stride = rows.problem->kv_segments.row_stride;
+    const std::int32_t* of_key = of_keys(rows, keys);
+    const auto [low, high] = bounds(rows.count, [&](Index r) { return of_query(rows, r); });
+    const auto [key_low, key_high] =
+        bounds(keys.count(), [&](Index j) { return of_key[j * stride]; });
+    if (high < key_low || key_high < low) return kNone;
+    if (low != high) return {false, 0};
+    Index whole = 0;
+    while (whole < keys.count() && of_key[whole * stride] == low) ++whole;
+    return {false, whole};
+  }
+  static void apply(const Rows& rows, Keys keys, const Tile& tile) {
+    const Index stride = rows.problem->kv_segments.row_stride;
+    const std::int32_t* of_key = of_keys(rows, keys);
+    for (Index r = 0; r < rows.count; ++r) {
+      const std::int32_t own = of_query(rows, r);
+      for (Index j = 0; j < keys.count(); ++j) {
+        if (of_key[j * stride] != own) tile.at(r, j) = kNotAttended;
+      }
+    }
+  }
+
+  template <class At>
+  static std::pair<std::int32_t, std::int32_t> bounds(Index n, const At& at) {
+    std::int32_t low = at(0), high = low;
+    for (Index i = 1; i < n; ++i) low = std::min(low, at(i)), high = std::max(high, at(i));
+    return {low, high};
+  }
+};
+
+// A tree of drafts among the last keys: one bit for each.
+struct Tree {
+  static bool given(const AttentionProblem& p) { return static_cast<bool>(p.tree); }
+  static Keys reachable(const Rows&, Keys all) { return all; }
+  static Index first_key(const Rows& rows) {
+    return rows.sequence.seq_kv - rows.problem->tree_keys;
+  }
+  static Cover cover(const Rows& rows, Keys keys) {
+    return {false, std::clamp(first_key(rows) - keys.begin, Index{0}, keys.count())};
+  }
+  static void apply(const Rows& rows, Keys keys, const Tile& tile) {
+    const Array<const std::uint64_t>& tree = rows.problem->tree;
+    const Index first = first_key(rows);
+    for (Index r = 0; r < rows.count; ++r) {
+      const std::uint64_t* words = rows.at(tree, r);
+      for (Index j = std::max(first - keys.begin, Index{0}); j < keys.count(); ++j) {
+        const Index n = keys.begin + j - first;
+        if ((words[n / 64 * tree.column_stride] >> (n % 64) & 1) == 0) tile.at(r, j) = kNotAttended;
+      }
+    }
+  }
+};
+
+// The masks by position: each says which keys position x attends. Both ends of these ranges never
+// fall while x rises.
+constexpr Keys kAllKeys{0, std::numeric_limits<Index>::max()};
+
+struct Causal {
+  static bool given(const AttentionProblem& p) { return p.causal; }
+  static Keys attended(const AttentionProblem&, Index x) { return {0, x + 1}; }
+};
+struct Window {
+  static bool given(const AttentionProblem& p) { return p.window_left >= 0 || p.window_right >= 0; }
+  static Keys attended(const AttentionProblem& p, Index x) {
+    return {p.window_left < 0 ? kAllKeys.begin : x - p.window_left,
+            p.window_right < 0 ? kAllKeys.end : x + p.window_right + 1};
+  }
+};
+struct Chunk {
+  static bool given(const AttentionProblem& p) { return p.chunk > 0; }
+  static Keys attended(const AttentionProblem& p, Index x) {
+    const Index begin = (x >= 0 ? x / p.chunk : -((-x + p.chunk - 1) / p.chunk)) * p.chunk;
+    return {begin, begin + p.chunk};
+  }
+};
+
+// All of them together, and the prefix, which is attended whatever they say.
+template <class... Kinds>
+struct Positions {
+  static bool given(const AttentionProblem& p) { return (Kinds::given(p) || ...); }
+  static Keys attended(const Rows& rows, Index x) {
+    Keys keys = kAllKeys;
+    const auto meet = [&](Keys other) {
+      keys = {std::max(keys.begin, other.begin), std::min(keys.end, other.end)};
+    };
+    ((Kinds::given(*rows.problem) ? meet(Kinds::attended(*rows.problem, x)) : void()), ...);
+    return keys;
+  }
+  static Keys reachable(const Rows& rows, Keys all) {
+    const Index prefix = std::min(rows.problem->prefix, all.end);
+    const Keys own{attended(rows, rows.first_position()).begin,
+                   attended(rows, rows.last_position()).end};
+    return {prefix > all.begin ? all.begin : std::clamp(own.begin, all.begin, all.end),
+            std::clamp(own.end, std::max(prefix, all.begin), all.end)};
+  }
+  static Cover cover(const Rows& rows, Keys keys) {
+    const Index prefix = rows.problem->prefix;
+    const Keys first = attended(rows, rows.first_position()),
+               last = attended(rows, rows.last_position());
+    if (keys.begin >= prefix && (keys.begin >= last.end || keys.end <= first.begin)) return kNone;
+    // Attended by all: the prefix, and then what both the first and the last row attend.
+    Index whole = std::max(keys.begin, prefix);
+    if (whole >= last.begin) whole = std::max(whole, first.end);
+    return {false, std::clamp(whole - keys.begin, Index{0}, keys.count())};
   }
   static void apply(const Rows& rows, Keys keys, const Tile& tile) {
     for (Index r = 0; r < rows.count; ++r) {
-      const Index attended = rows.query(r) + rows.problem->q_offset + 1 - keys.begin;
-      for (Index j = std::max(attended, Index{0}); j < keys.count(); ++j)
+      const Keys own = attended(rows, rows.position(r));
+      const Index prefix = std::max(rows.problem->prefix - keys.begin, Index{0});
+      const Index end = std::clamp(own.begin - keys.begin, Index{0}, keys.count());
+      for (Index j = prefix; j < end; ++j) tile.at(r, j) = kNotAttended;
+      for (Index j = std::max(own.end - keys.begin, prefix); j < keys.count(); ++j)
         tile.at(r, j) = kNotAttended;
     }
   }
@@ -104,7 +229,8 @@ struct KindList {
 };
 
 // In the order of the contract: what adds comes before what selects.
-using AllKinds = KindList<AdditiveBias, BooleanMask, Causal>;
+using AllKinds =
+    KindList<Alibi, AdditiveBias, BooleanMask, Segments, Tree, Positions<Causal, Window, Chunk>>;
 
 }  // namespace
 
@@ -115,7 +241,7 @@ bool may_mask(const AttentionProblem& problem) {
 }
 
 Keys reachable_keys(const Rows& rows) {
-  Keys keys{0, rows.problem->seq_kv};
+  Keys keys{0, rows.sequence.seq_kv};
   AllKinds::for_each_given(*rows.problem, [&](auto kind) { keys = kind.reachable(rows, keys); });
   return keys;
 }

@@ -10,34 +10,31 @@ namespace rapt::tiles {
 // Rows [first, first + count) of the group * seq_q rows that share one KV head.
 struct Rows {
   const AttentionProblem* problem;
-  Index batch, kv_head, first, count;
+  Sequence sequence;
+  Index kv_head, first, count;
 
   Index query(Index r) const { return (first + r) / problem->group; }
   Index head(Index r) const { return kv_head * problem->group + (first + r) % problem->group; }
-  Index first_query() const { return query(0); }
-  Index last_query() const { return query(count - 1); }
+  // What row r is to masks by position: it sees itself at key position(r).
+  Index position(Index r) const { return query(r) + sequence.q_offset; }
+  Index first_position() const { return position(0); }
+  Index last_position() const { return position(count - 1); }
 
   Rows part(Index begin, Index n) const {
-    return {problem, batch, kv_head, first + begin, std::min(n, count - begin)};
+    return {problem, sequence, kv_head, first + begin, std::min(n, count - begin)};
   }
 
+  // Element [head, query] of an array like q.
   template <class T>
   T* at(const Array<T>& array, Index r) const {
-    return problem->batch.element(array, batch) + head(r) * array.head_stride +
-           query(r) * array.row_stride;
+    return problem->batch.element(array, sequence.number) + head(r) * array.head_stride +
+           (sequence.first_query + query(r)) * array.row_stride;
+  }
+  // Element [head] of an array like sinks.
+  template <class T>
+  T& of_head(const Array<T>& array, Index r) const {
+    return problem->batch.element(array, sequence.number)[head(r) * array.head_stride];
   }
 };
-
-// Task number -> rows. Tasks of one KV head follow each other, so that K and V stay in the cache;
-// its late query blocks come first: under a causal mask they are the longest, and a task that
-// starts last should be short.
-inline Rows rows_of_task(const AttentionPlan& plan, Index task) {
-  const AttentionProblem& p = *plan.problem;
-  const Index block = plan.row_blocks - 1 - task % plan.row_blocks;
-  const Index element = task / plan.row_blocks;
-  const Index first = block * plan.block_q;
-  return {&p, element / p.kv_heads, element % p.kv_heads, first,
-          std::min(plan.block_q, p.rows() - first)};
-}
 
 }  // namespace rapt::tiles

@@ -30,6 +30,10 @@ float poison() {
 // A random case that masks something.
 AttentionCase masked(std::uint64_t seed) {
   AttentionCase c = AttentionCase::random(seed, 50);
+  // What holds NaN and infinity.
+  for (Type* type : {&c.k_type, &c.v_type}) {
+    if (*type == Type::int8 || *type == Type::int4) *type = Type::bf16;
+  }
   Random random(seed + 1);
   if (c.mask == Pairs::none && c.bias == Pairs::none) {
     (random.percent(50) ? c.mask : c.bias) = static_cast<Pairs>(random.between(1, 5));
@@ -37,15 +41,13 @@ AttentionCase masked(std::uint64_t seed) {
   return c;
 }
 
-// Elements of one key of a tensor [batch..., kv_heads, seq_kv, depth].
+// Visits every key that a batch element has, with its number in the tensors k and v.
 template <class Visit>
 void for_each_key(const AttentionData& data, const Visit& visit) {
   std::int64_t b = 0;
-  reference::for_each_batch(data.q_view(), [&](const reference::Batch& batch) {
+  data.for_each_element([&](const reference::Batch& batch) {
     for (std::int64_t g = 0; g < data.of.kv_heads; ++g) {
-      for (std::int64_t j = 0; j < data.of.seq_kv; ++j) {
-        visit(batch, g, j, (b * data.of.kv_heads + g) * data.of.seq_kv + j);
-      }
+      for (std::int64_t j = 0; j < data.seq_kv(b); ++j) visit(batch, g, j, data.key_row(b, g, j));
     }
     ++b;
   });
@@ -86,33 +88,37 @@ void expect_reach(const AttentionCase& c, std::uint64_t seed, bool in_v, float v
   const std::int64_t g = random.between(0, c.kv_heads - 1), j = random.between(0, c.seq_kv - 1);
   const std::int64_t depth = in_v ? c.d_v : c.d_k, d = random.between(0, depth - 1);
   Tensor<float>& tensor = in_v ? poisoned.v : poisoned.k;
-  tensor[(g * c.seq_kv + j) * depth + d] = value;  // of the first batch element
+  tensor[clean.key_row(0, g, j) * depth + d] = value;  // of the first batch element
   tensor.seal();
   for_each_way(kSmall, [&] {
     clean.run();
     poisoned.run();
-    const reference::Problem<float> problem = clean.problem({static_cast<int>(c.batch.size()), {}});
-    const std::vector<float> before = clean.out.values(), after = poisoned.out.values();
-    std::size_t n = 0;
-    std::int64_t wrong = -1;
-    for (std::int64_t row = 0; row < static_cast<std::int64_t>(before.size()) / c.d_v; ++row) {
-      const std::int64_t i = row % c.seq_q, h = row / c.seq_q;
-      const bool first_element = h < c.heads;
-      const bool reached = first_element && h / (c.heads / c.kv_heads) == g &&
-                           attended(problem, At<Head>{h}, At<Query>{i}, At<Key>{j});
-      for (std::int64_t x = 0; x < c.d_v; ++x, ++n) {
-        const bool nan = reached && (!in_v || x == d);
-        const bool right =
-            nan ? std::isnan(after[n]) || (in_v && !std::isnan(value) && std::isinf(after[n]))
-                : std::memcmp(&before[n], &after[n], sizeof(float)) == 0;
-        if (!right && wrong < 0) wrong = static_cast<std::int64_t>(n);
+    std::string wrong;
+    std::int64_t element = 0;
+    clean.for_each_element([&](const reference::Batch& batch) {
+      const reference::Problem<float> problem = clean.problem(batch);
+      const OutView before = clean.out_of(batch), after = poisoned.out_of(batch);
+      for (At<Head> h : problem.heads()) {
+        for (At<Query> i : problem.queries()) {
+          const bool reached =
+              element == 0 && problem.kv_head(h).value == g && attended(problem, h, i, At<Key>{j});
+          for (At<DepthV> x : reference::along<DepthV>(after)) {
+            const bool nan = reached && (!in_v || x.value == d);
+            const float is = at(after, h, i, x), was = at(before, h, i, x);
+            const bool right =
+                nan ? std::isnan(is) || (in_v && !std::isnan(value) && std::isinf(is))
+                    : std::memcmp(&was, &is, sizeof(float)) == 0;
+            if (right || !wrong.empty()) continue;
+            wrong = "element " + std::to_string(element) + ", head " + std::to_string(h.value) +
+                    ", query " + std::to_string(i.value) + " was " + std::to_string(was) +
+                    " and is " + std::to_string(is);
+          }
+        }
       }
-    }
-    EXPECT_LT(wrong, 0) << "element " << wrong << " of out was "
-                        << before[static_cast<std::size_t>(wrong < 0 ? 0 : wrong)] << " and is "
-                        << after[static_cast<std::size_t>(wrong < 0 ? 0 : wrong)] << " with "
-                        << value << " in key " << j << " of kv head " << g
-                        << (in_v ? ", v[" : ", k[") << d << "]: " << c.describe();
+      ++element;
+    });
+    EXPECT_EQ(wrong, "") << "with " << value << " in key " << j << " of kv head " << g
+                         << (in_v ? ", v[" : ", k[") << d << "]: " << c.describe();
   });
 }
 

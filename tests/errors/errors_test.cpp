@@ -108,7 +108,7 @@ TEST(AttentionErrors, HeadsThatAreNotAMultiple) {
 }
 
 TEST(AttentionErrors, DepthsOutOfRange) {
-  for (std::int64_t d : {std::int64_t{0}, std::int64_t{513}, std::int64_t{-1}}) {
+  for (std::int64_t d : {std::int64_t{0}, std::int64_t{1025}, std::int64_t{-1}}) {
     Attention a;
     a.q_view = {a.q.data(), {2, 6, 5, d}};
     a.k_view = {a.k.data(), {2, 3, 11, d}};

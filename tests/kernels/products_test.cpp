@@ -1,4 +1,4 @@
-// tile_product and dot_product on every target: small integers, so that every order of summation is
+// The products on every target: small integers, so that every order of summation is
 // exact, in guarded memory, so that every element outside is a crash.
 #include <gtest/gtest.h>
 
@@ -137,45 +137,189 @@ TEST(TileProduct, WritesZerosWhereThereIsNothingToSum) {  // B22: c holds NaN be
   }
 }
 
-TEST(DotProduct, IsExactOnIntegersForAllSizes) {  // B5, B24
+// The same small integers in another storage type: each holds them exactly.
+template <class T>
+Tensor<T> stored_as(const Tensor<float>& from, Index padding, Edge edge) {
+  Tensor<T> to(from.extents(), {{}, 1, padding, 0, 0, edge});
+  to.fill([&](std::int64_t i) {
+    if constexpr (std::is_same_v<T, BFloat16>) return to_bf16(from[i]);
+    if constexpr (std::is_same_v<T, Float16>) return to_f16(from[i]);
+    if constexpr (std::is_arithmetic_v<T>) return static_cast<T>(from[i]);
+  });
+  return to;
+}
+
+// Rows in any order of memory.
+template <class T>
+std::vector<const void*> rows_of(const Tensor<T>& tensor) {
+  std::vector<const void*> rows;
+  for (Index r = 0; r < tensor.extents()[0]; ++r)
+    rows.push_back(tensor.data() + r * tensor.strides()[0]);
+  return rows;
+}
+
+template <class T>
+void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed) {
+  Random random(seed);
+  for (Index rows = 1; rows <= 9; ++rows) {
+    for (Index columns = 1; columns <= 9; ++columns) {
+      for (Index inner = 0; inner <= 2 * kernel.lanes + 1; inner += kernel.lanes > 16 ? 5 : 1) {
+        const Edge edge = random.percent(50) ? Edge::end : Edge::start;
+        Tensor<float> a({rows, inner}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
+        Tensor<float> b({columns, inner});
+        Tensor<float> c({rows, columns}, {{}, random.percent(50) ? 1 : 2, 0, 0, 0, edge});
+        fill_integers(a, random);
+        fill_integers(b, random);
+        const Tensor<T> stored = stored_as<T>(b, random.percent(50) ? 0 : 5, edge);
+        const std::vector<const void*> b_rows = rows_of(stored);
+        std::vector<float> beta;
+        if (random.percent(50)) {
+          beta.assign(static_cast<std::size_t>(columns), random.pick({0.5f, -2.0f}));
+          fill_integers(c, random);
+        } else {
+          c.seal();
+        }
+        // Powers of two, so that all stays exact.
+        std::vector<float> scale(static_cast<std::size_t>(columns), 1);
+        const bool scaled = random.percent(50);
+        if (scaled) {
+          for (float& x : scale) x = random.pick({0.5f, 1.0f, 4.0f});
+          for (Index col = 0; col < columns; ++col)
+            for (Index x = 0; x < inner; ++x)
+              b[col * inner + x] *= scale[static_cast<std::size_t>(col)];
+          b.seal();
+        }
+        const float alpha = random.pick({1.0f, -0.5f});
+        const Expected expected{a, b, c, rows, columns, inner, alpha, beta, c.values(), true};
+        kernel.dot_product({.a = a.data(),
+                            .a_row = a.strides()[0],
+                            .b = b_rows.data(),
+                            .b_type = type_of<T>(),
+                            .b_scale = scaled ? scale.data() : nullptr,
+                            .c = c.data(),
+                            .c_row = c.strides()[0],
+                            .c_column = c.strides()[1],
+                            .rows = rows,
+                            .columns = columns,
+                            .inner = inner,
+                            .alpha = alpha,
+                            .beta = beta.empty() ? nullptr : beta.data()});
+        expected.check();
+        if (testing::Test::HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST(DotProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
   for (const kernels::Kernels* kernels : all_targets()) {
     SCOPED_TRACE(kernels->target);
-    Random random(4);
-    for (Index rows = 1; rows <= 9; ++rows) {
-      for (Index columns = 1; columns <= 9; ++columns) {
-        for (Index inner = 0; inner <= 2 * kernels->lanes + 1;
-             inner += kernels->lanes > 16 ? 5 : 1) {
-          const Edge edge = random.percent(50) ? Edge::end : Edge::start;
-          Tensor<float> a({rows, inner}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
-          Tensor<float> b({columns, inner}, {{}, 1, random.percent(50) ? 0 : 5, 0, 0, edge});
-          Tensor<float> c({rows, columns}, {{}, random.percent(50) ? 1 : 2, 0, 0, 0, edge});
-          fill_integers(a, random);
-          fill_integers(b, random);
-          std::vector<float> beta;
-          if (random.percent(50)) {
-            beta.assign(static_cast<std::size_t>(columns), random.pick({0.5f, -2.0f}));
-            fill_integers(c, random);
-          } else {
-            c.seal();
-          }
-          const float alpha = random.pick({1.0f, -0.5f});
-          const Expected expected{a, b, c, rows, columns, inner, alpha, beta, c.values(), true};
-          kernels->dot_product({.a = a.data(),
-                                .a_row = a.strides()[0],
-                                .b = b.data(),
-                                .b_row = b.strides()[0],
-                                .c = c.data(),
-                                .c_row = c.strides()[0],
-                                .c_column = c.strides()[1],
-                                .rows = rows,
-                                .columns = columns,
-                                .inner = inner,
-                                .alpha = alpha,
-                                .beta = beta.empty() ? nullptr : beta.data()});
-          expected.check();
-          if (HasFatalFailure()) return;
+    check_dot_product<float>(*kernels, 4);
+    check_dot_product<BFloat16>(*kernels, 5);
+    check_dot_product<Float16>(*kernels, 6);
+    check_dot_product<std::int8_t>(*kernels, 7);
+  }
+}
+
+template <class T>
+void check_value_product(const kernels::Kernels& kernel, std::uint64_t seed) {
+  Random random(seed);
+  for (Index rows = 1; rows <= 9; ++rows) {
+    for (Index columns = 1; columns <= 9 * kernel.lanes; columns += 1 + columns / 9) {
+      const Edge edge = random.percent(50) ? Edge::end : Edge::start;
+      const Index n = random.between(0, 9);
+      Tensor<float> p({rows, n}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
+      Tensor<float> v({n, columns});
+      Tensor<float> out({rows, columns}, {{}, 1, random.percent(50) ? 0 : 2, 0, 0, edge});
+      fill_integers(p, random);
+      fill_integers(v, random);
+      fill_integers(out, random);
+      const Tensor<T> stored = stored_as<T>(v, random.percent(50) ? 0 : 5, edge);
+      const std::vector<const void*> v_rows = rows_of(stored);
+      const std::vector<float> before = out.values();
+      std::vector<float> rescale;
+      for (Index r = 0; r < rows; ++r) rescale.push_back(random.pick({0.0f, 0.5f, 1.0f}));
+      kernel.value_product({.p = p.data(),
+                            .p_row = p.strides()[0],
+                            .v = v_rows.data(),
+                            .v_type = type_of<T>(),
+                            .out = out.data(),
+                            .out_row = out.strides()[0],
+                            .rescale = rescale.data(),
+                            .rows = rows,
+                            .n = n,
+                            .columns = columns});
+      for (Index r = 0; r < rows; ++r) {
+        for (Index x = 0; x < columns; ++x) {
+          float want = before[static_cast<std::size_t>(r * columns + x)] *
+                       rescale[static_cast<std::size_t>(r)];
+          for (Index j = 0; j < n; ++j) want += p[r * n + j] * v[j * columns + x];
+          ASSERT_EQ(out[r * columns + x], want)
+              << r << " of " << rows << ", " << x << " of " << columns << ", " << n << " keys";
         }
       }
+      ASSERT_TRUE(out.gaps_unchanged());
+    }
+  }
+}
+
+TEST(ValueProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
+  for (const kernels::Kernels* kernels : all_targets()) {
+    SCOPED_TRACE(kernels->target);
+    check_value_product<float>(*kernels, 14);
+    check_value_product<BFloat16>(*kernels, 15);
+    check_value_product<Float16>(*kernels, 16);
+    check_value_product<std::int8_t>(*kernels, 17);
+  }
+}
+
+// Every 16-bit number, and every byte, widened; every 16-bit number narrowed again; and what lies
+// between two of them goes to the nearest.
+TEST(StorageTypes, WidenAndNarrowEveryNumber) {
+  std::vector<std::uint16_t> all(1 << 16);
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::uint16_t>(i);
+  const auto n = static_cast<Index>(all.size());
+  for (const kernels::Kernels* kernels : all_targets()) {
+    SCOPED_TRACE(kernels->target);
+    for (Type type : {Type::bf16, Type::f16}) {
+      std::vector<float> wide(all.size());
+      kernels->widen(type, all.data(), n, wide.data());
+      std::vector<std::uint16_t> again(all.size());
+      kernels->narrow(type, wide.data(), n, again.data());
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        const float want =
+            type == Type::bf16 ? to_float(BFloat16{all[i]}) : to_float(Float16{all[i]});
+        if (std::isnan(want)) {
+          ASSERT_TRUE(std::isnan(wide[i])) << i;
+          continue;
+        }
+        ASSERT_EQ(wide[i], want) << i;
+        ASSERT_EQ(again[i], all[i]) << wide[i];
+        const float next = type == Type::bf16
+                               ? to_float(BFloat16{static_cast<std::uint16_t>(i + 1)})
+                               : to_float(Float16{static_cast<std::uint16_t>(i + 1)});
+        if (!std::isfinite(want) || !std::isfinite(next) || i + 1 == 0x8000) continue;
+        // Halfway goes to the even one, the rest to the nearer.
+        const float half = want + (next - want) / 2;
+        const float around[] = {std::nextafter(half, want), half, std::nextafter(half, next)};
+        std::uint16_t got[3];
+        kernels->narrow(type, around, 3, got);
+        ASSERT_EQ(got[0], all[i]) << half;
+        ASSERT_EQ(got[1], all[i] + (i & 1)) << half;
+        ASSERT_EQ(got[2], all[i] + 1) << half;
+      }
+    }
+    std::vector<std::int8_t> bytes;
+    for (int i = -128; i < 128; ++i) bytes.push_back(static_cast<std::int8_t>(i));
+    std::vector<float> wide(bytes.size());
+    kernels->widen(Type::int8, bytes.data(), 255, wide.data());
+    for (int i = 0; i < 255; ++i) ASSERT_EQ(wide[static_cast<std::size_t>(i)], i - 128);
+    Int4Group group{to_f16(0.25f), {}};
+    for (int i = 0; i < 16; ++i) group.nibbles[i] = static_cast<std::uint8_t>(i | (15 - i) << 4);
+    kernels->widen(Type::int4, &group, 32, wide.data());
+    for (int i = 0; i < 16; ++i) {
+      ASSERT_EQ(wide[static_cast<std::size_t>(i)], 0.25f * static_cast<float>(i - 8));
+      ASSERT_EQ(wide[static_cast<std::size_t>(i + 16)], 0.25f * static_cast<float>(7 - i));
     }
   }
 }

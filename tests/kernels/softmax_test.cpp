@@ -36,6 +36,7 @@ struct Case {
   bool bias;
   float pre_scale, scale;
   Trend trend;
+  float softcap = 0;
 };
 
 // `blocks` blocks of n keys for `rows` rows.
@@ -78,6 +79,7 @@ void run(const kernels::Kernels& kernels, const Case& c, Index rows, Index n, st
                                     .bias_begin = bias_begin,
                                     .rows = rows,
                                     .pre_scale = c.pre_scale,
+                                    .softcap = c.softcap,
                                     .scale = c.scale,
                                     .row_max = row_max.data(),
                                     .row_sum = row_sum.data(),
@@ -91,10 +93,13 @@ void run(const kernels::Kernels& kernels, const Case& c, Index rows, Index n, st
       for (Index j = 0; j < n; ++j) {
         const bool with_bias = c.bias && j >= bias_begin;
         const float b = with_bias ? bias[at(r, j)] : 0;
-        const double pre = double{before[at(r, j)]} * c.pre_scale + b;
+        double capped = double{before[at(r, j)]} * c.pre_scale;
+        // tanh is right within 4 units in the last place, of its result.
+        if (c.softcap > 0) capped = c.softcap * std::tanh(capped / c.softcap);
+        const double pre = capped + b;
         if (b != -kInf) {
           magnitude =
-              std::max(magnitude, std::abs(double{before[at(r, j)]} * c.pre_scale) + std::abs(b));
+              std::max(magnitude, (c.softcap > 0 ? 12 : 1) * std::abs(capped) + std::abs(b));
         }
         scores.push_back(b == -kInf ? -kInf : double{static_cast<float>(pre)});
       }
@@ -154,6 +159,8 @@ TEST(Softmax, CarriesMaximumAndSumFromBlockToBlock) {  // B1, B20, B34
                            " scales " + std::to_string(pre_scale) + " " + std::to_string(scale));
               run(*kernels, {lanes, bias, pre_scale, scale, trend},
                   1 + static_cast<Index>(seed % 19), n, seed);
+              run(*kernels, {lanes, bias, pre_scale, 1.0f, trend, 3.0f},
+                  1 + static_cast<Index>(seed % 19), n, seed);
               ++seed;
               if (HasFatalFailure()) return;
             }
@@ -193,6 +200,7 @@ TEST(Softmax, KeepsNaNInItsRow) {  // B35
                               .bias_begin = 0,
                               .rows = lanes,
                               .pre_scale = 1,
+                              .softcap = 0,
                               .scale = 1,
                               .row_max = max.data(),
                               .row_sum = sum.data(),

@@ -19,12 +19,25 @@ Sizes extents(Sizes batch, std::initializer_list<std::int64_t> named) {
 }
 
 // [batch..., heads, seq_q, seq_kv] of a mask or a bias, with what is broadcast.
-Sizes pair_extents(const AttentionCase& of, unsigned broadcast) {
+Sizes pair_extents(const AttentionCase& of, unsigned broadcast, std::int64_t seq_q,
+                   std::int64_t seq_kv) {
   Sizes batch = of.batch;
-  if (broadcast & 16) batch.clear();
+  if (broadcast & 16 || of.packed_q) batch.clear();
   if (broadcast & 8 && !batch.empty()) batch.back() = 1;
-  return extents(batch, {broadcast & 1 ? 1 : of.heads, broadcast & 2 ? 1 : of.seq_q,
-                         broadcast & 4 ? 1 : of.seq_kv});
+  return extents(
+      batch, {broadcast & 1 ? 1 : of.heads, broadcast & 2 ? 1 : seq_q, broadcast & 4 ? 1 : seq_kv});
+}
+
+std::int64_t product(const Sizes& sizes) {
+  std::int64_t n = 1;
+  for (std::int64_t size : sizes) n *= size;
+  return n;
+}
+
+LengthsView lengths_view(const Sizes& batch, const std::vector<std::int32_t>& lengths) {
+  Sizes strides(batch.size(), 1);
+  for (std::size_t i = batch.size(); i-- > 1;) strides[i - 1] = strides[i] * batch[i];
+  return {lengths.data(), batch.data(), batch.size(), strides.data(), strides.size()};
 }
 
 // Where a size is likely to go wrong: small, or one off a multiple of a vector.
@@ -84,6 +97,34 @@ AttentionCase AttentionCase::random(std::uint64_t seed, std::int64_t largest) {
   if (random.percent(25)) c.bias = static_cast<Pairs>(random.between(1, 6));
   if (random.percent(60)) c.mask_broadcast = static_cast<unsigned>(random.between(0, 31));
   if (random.percent(60)) c.bias_broadcast = static_cast<unsigned>(random.between(0, 31));
+  if (random.percent(15)) c.window_left = random.between(0, c.seq_kv);
+  if (random.percent(15)) c.window_right = random.between(0, c.seq_kv / 2);
+  if (random.percent(10)) c.chunk = random.between(1, c.seq_kv);
+  if (random.percent(15)) c.prefix = random.between(0, c.seq_kv + 1);
+  if (random.percent(10)) c.tree_keys = random.between(1, std::min<std::int64_t>(c.seq_kv, 70));
+  c.segments = random.percent(12);
+  c.alibi = random.percent(15);
+  c.sinks = random.percent(15);
+  if (random.percent(15)) c.softcap = static_cast<float>(random.between(1, 30));
+  if (random.percent(15)) c.cache = Cache::lengths;
+  if (!c.q_offset) c.q_offsets = random.percent(15);
+  if (c.batch.size() == 1) {
+    if (random.percent(30)) c.cache = random.percent(50) ? Cache::packed : Cache::paged;
+    c.page_size = random.percent(50) ? random.between(1, 9) : random.pick<std::int64_t>({16, 32});
+    c.packed_q = random.percent(25);
+  }
+  if (random.percent(50)) {
+    const auto plain = [&] { return random.pick({Type::f32, Type::bf16, Type::f16}); };
+    const auto any = [&](std::int64_t& depth) {
+      const Type type = random.pick({Type::f32, Type::bf16, Type::f16, Type::int8, Type::int4});
+      if (type == Type::int4) depth = (depth + 31) / 32 * 32;
+      return type;
+    };
+    c.q_type = plain();
+    c.out_type = plain();
+    c.k_type = any(c.d_k);
+    c.v_type = any(c.d_v);
+  }
   c.lse = random.percent(50);
   if (random.percent(60)) {
     c.data = static_cast<Data>(random.between(0, static_cast<std::int64_t>(Data::count) - 1));
@@ -101,26 +142,134 @@ std::string AttentionCase::describe() const {
   if (scale) text << " scale " << *scale;
   if (mask != Pairs::none) text << " mask " << name(mask) << " broadcast " << mask_broadcast;
   if (bias != Pairs::none) text << " bias " << name(bias) << " broadcast " << bias_broadcast;
+  if (window_left >= 0) text << " window_left " << window_left;
+  if (window_right >= 0) text << " window_right " << window_right;
+  if (chunk > 0) text << " chunk " << chunk;
+  if (prefix > 0) text << " prefix " << prefix;
+  if (tree_keys > 0) text << " tree_keys " << tree_keys;
+  if (softcap > 0) text << " softcap " << softcap;
+  text << (segments ? " segments" : "") << (alibi ? " alibi" : "") << (sinks ? " sinks" : "")
+       << (q_offsets ? " q_offsets" : "") << (packed_q ? " packed_q" : "");
+  if (cache == Cache::lengths) text << " kv_lengths";
+  if (cache == Cache::packed) text << " packed_kv";
+  if (cache == Cache::paged) text << " pages of " << page_size;
+  constexpr const char* kTypes[] = {"f32", "bf16", "f16", "int8", "int4"};
+  text << " types";
+  for (Type type : {q_type, k_type, v_type, out_type})
+    text << " " << kTypes[static_cast<int>(type)];
   text << (lse ? " lse" : "") << " data " << static_cast<int>(data) << (dense ? " dense" : "");
   return text.str();
 }
 
-AttentionData::AttentionData(const AttentionCase& from) : AttentionData(from, Random(from.seed)) {}
+AttentionData::Lengths::Lengths(const AttentionCase& of, Random& random) {
+  const std::int64_t elements = product(of.batch);
+  cumulative_q = cumulative_kv = {0};
+  pages_of_one = (of.seq_kv + of.page_size - 1) / of.page_size;
+  pages = elements * pages_of_one + 2;
+  for (std::int64_t b = 0; b < elements; ++b) {
+    // The first is the longest; some are empty.
+    const auto draw = [&](bool varies, std::int64_t longest) {
+      const bool whole = !varies || b == 0 || random.percent(20);
+      return static_cast<std::int32_t>(whole ? longest : random.between(0, longest));
+    };
+    q.push_back(draw(of.packed_q, of.seq_q));
+    kv.push_back(draw(of.cache != Cache::full, of.seq_kv));
+    q_offsets.push_back(static_cast<std::int32_t>(random.between(-of.seq_q, of.seq_kv)));
+    cumulative_q.push_back(cumulative_q.back() + q.back());
+    cumulative_kv.push_back(cumulative_kv.back() + kv.back());
+  }
+  // Any order of pages, each used once.
+  for (std::int64_t page = 0; page < elements * pages_of_one; ++page)
+    table.push_back(static_cast<std::int32_t>(page + 1));
+  for (std::size_t n = table.size(); n-- > 1;) {
+    std::swap(table[n],
+              table[static_cast<std::size_t>(random.between(0, static_cast<std::int64_t>(n)))]);
+  }
+}
 
-AttentionData::AttentionData(const AttentionCase& c, Random random)
+std::int64_t AttentionData::elements() const { return product(of.batch); }
+std::int64_t AttentionData::seq_q(std::int64_t b) const {
+  return lengths_.q[static_cast<std::size_t>(b)];
+}
+std::int64_t AttentionData::seq_kv(std::int64_t b) const {
+  return lengths_.kv[static_cast<std::size_t>(b)];
+}
+
+std::int64_t AttentionData::key_row(std::int64_t b, std::int64_t g, std::int64_t j) const {
+  if (of.cache == Cache::packed) {
+    return g * lengths_.cumulative_kv.back() + lengths_.cumulative_kv[static_cast<std::size_t>(b)] +
+           j;
+  }
+  if (of.cache != Cache::paged) return (b * of.kv_heads + g) * of.seq_kv + j;
+  const std::int64_t page =
+      lengths_.table[static_cast<std::size_t>(b * lengths_.pages_of_one + j / of.page_size)];
+  return (page * of.kv_heads + g) * of.page_size + j % of.page_size;
+}
+
+void AttentionData::for_each_element(
+    const std::function<void(const reference::Batch&)>& visit) const {
+  if (product(of.batch) == 0) return;
+  const Sizes strides(of.batch.size(), 0);
+  const View<const float> batch(nullptr, of.batch.data(), of.batch.size(), strides.data(),
+                                strides.size());
+  reference::for_each_batch(batch, visit);
+}
+
+AttentionData::AttentionData(const AttentionCase& from)
+    : AttentionData(from, Random(from.seed), [&] {
+        Random random(from.seed + 1);
+        return Lengths(from, random);
+      }()) {}
+
+namespace {
+
+Layout layout_of(const AttentionCase& c, Random& random, const Sizes& sizes, bool input) {
+  return c.dense ? Layout() : random_layout(random, static_cast<int>(sizes.size()), input);
+}
+
+Sizes q_sizes(const AttentionCase& c, std::int64_t packed,
+              std::initializer_list<std::int64_t> depth) {
+  Sizes sizes = c.packed_q ? Sizes{c.heads, packed} : extents(c.batch, {c.heads, c.seq_q});
+  sizes.insert(sizes.end(), depth);
+  return sizes;
+}
+
+Sizes kv_sizes(const AttentionCase& c, std::int64_t packed, std::int64_t pages,
+               std::int64_t depth) {
+  if (c.cache == Cache::packed) return {c.kv_heads, packed, depth};
+  if (c.cache == Cache::paged) return {pages, c.kv_heads, c.page_size, depth};
+  return extents(c.batch, {c.kv_heads, c.seq_kv, depth});
+}
+
+}  // namespace
+
+AttentionData::AttentionData(const AttentionCase& c, Random random, const Lengths& lengths)
     : of(c),
-      q(extents(c.batch, {c.heads, c.seq_q, c.d_k}),
-        c.dense ? Layout() : random_layout(random, static_cast<int>(c.batch.size()) + 3, true)),
-      k(extents(c.batch, {c.kv_heads, c.seq_kv, c.d_k}),
-        c.dense ? Layout() : random_layout(random, static_cast<int>(c.batch.size()) + 3, true)),
-      v(extents(c.batch, {c.kv_heads, c.seq_kv, c.d_v}),
-        c.dense ? Layout() : random_layout(random, static_cast<int>(c.batch.size()) + 3, true)),
-      out(extents(c.batch, {c.heads, c.seq_q, c.d_v}),
-          c.dense ? Layout() : random_layout(random, static_cast<int>(c.batch.size()) + 3, false)),
-      lse(extents(c.batch, {c.heads, c.seq_q}),
-          c.dense ? Layout() : random_layout(random, static_cast<int>(c.batch.size()) + 2, false)),
-      mask(pair_extents(c, c.mask_broadcast)),
-      bias(pair_extents(c, c.bias_broadcast)) {
+      q(q_sizes(c, lengths.cumulative_q.back(), {c.d_k}),
+        layout_of(c, random, q_sizes(c, 0, {1}), true)),
+      k(kv_sizes(c, lengths.cumulative_kv.back(), lengths.pages, c.d_k),
+        layout_of(c, random, kv_sizes(c, 0, 0, 1), true)),
+      v(kv_sizes(c, lengths.cumulative_kv.back(), lengths.pages, c.d_v),
+        layout_of(c, random, kv_sizes(c, 0, 0, 1), true)),
+      out(q_sizes(c, lengths.cumulative_q.back(), {c.d_v}),
+          layout_of(c, random, q_sizes(c, 0, {1}), false)),
+      lse(q_sizes(c, lengths.cumulative_q.back(), {}),
+          layout_of(c, random, q_sizes(c, 0, {}), false)),
+      mask(pair_extents(c, c.mask_broadcast, c.packed_q ? lengths.cumulative_q.back() : c.seq_q,
+                        c.cache == Cache::paged ? lengths.pages_of_one * c.page_size : c.seq_kv)),
+      bias(pair_extents(c, c.bias_broadcast, c.packed_q ? lengths.cumulative_q.back() : c.seq_q,
+                        c.cache == Cache::paged ? lengths.pages_of_one * c.page_size : c.seq_kv)),
+      q_segments(c.packed_q ? Sizes{lengths.cumulative_q.back()} : extents(c.batch, {c.seq_q})),
+      kv_segments(
+          c.cache == Cache::packed
+              ? Sizes{lengths.cumulative_kv.back()}
+              : extents(c.batch,
+                        {c.cache == Cache::paged ? lengths.pages_of_one * c.page_size : c.seq_kv})),
+      tree(c.packed_q ? Sizes{lengths.cumulative_q.back(), (c.tree_keys + 63) / 64}
+                      : extents(c.batch, {c.seq_q, (c.tree_keys + 63) / 64})),
+      slopes({c.heads}),
+      sinks({c.heads}),
+      lengths_(lengths) {
   const Data data = c.data;
   // The direction along which queries and keys are given their scores.
   std::vector<double> direction(static_cast<std::size_t>(c.d_k));
@@ -161,6 +310,34 @@ AttentionData::AttentionData(const AttentionCase& c, Random random)
     const auto value = static_cast<float>(random.normal());
     return attended(c.bias, bias.extents(), n) ? value : kMinusInfinity;
   });
+  // Documents of a few tokens each, in both alike.
+  const auto document = [](std::int64_t i) { return static_cast<std::int32_t>(i / 7 % 4); };
+  q_segments.fill(document);
+  kv_segments.fill(document);
+  tree.fill([&](std::int64_t) { return random.bits() | random.bits(); });
+  slopes.fill([&](std::int64_t h) { return std::exp2(-static_cast<float>(h % 8) - 1); });
+  sinks.fill([&](std::int64_t h) {
+    return h % 5 == 4 ? kMinusInfinity : static_cast<float>(2 * random.normal());
+  });
+  // What no batch element has must never be looked at.
+  std::vector<bool> used(static_cast<std::size_t>(k.size() / std::max<std::int64_t>(c.d_k, 1)));
+  for (std::int64_t b = 0; b < elements(); ++b) {
+    for (std::int64_t g = 0; g < c.kv_heads; ++g)
+      for (std::int64_t j = 0; j < seq_kv(b); ++j)
+        used[static_cast<std::size_t>(key_row(b, g, j))] = true;
+  }
+  for (std::size_t key = 0; key < used.size(); ++key) {
+    if (used[key]) continue;
+    const auto at = static_cast<std::int64_t>(key);
+    for (std::int64_t d = 0; d < c.d_k; ++d) k[at * c.d_k + d] = std::nanf("");
+    for (std::int64_t d = 0; d < c.d_v; ++d) v[at * c.d_v + d] = std::nanf("");
+  }
+  stored_.reserve(4);
+  stored_.emplace_back(c.q_type, q, layout_of(c, random, q.extents(), true));
+  stored_.emplace_back(c.k_type, k, layout_of(c, random, k.extents(), true));
+  stored_.emplace_back(c.v_type, v, layout_of(c, random, v.extents(), true));
+  stored_.emplace_back(c.out_type, out, layout_of(c, random, out.extents(), false));
+  for (int i = 0; i < 3; ++i) stored_[static_cast<std::size_t>(i)].round();
   for (auto* tensor : {&q, &k, &v, &bias}) tensor->seal();
   mask.seal();
 }
@@ -172,12 +349,114 @@ AttentionOptions AttentionData::options() const {
   options.q_offset = of.q_offset;
   if (of.mask != Pairs::none) options.mask = mask.view<Head, Query, Key>();
   if (of.bias != Pairs::none) options.bias = bias.view<Head, Query, Key>();
+  options.softcap = of.softcap;
+  options.window_left = of.window_left;
+  options.window_right = of.window_right;
+  options.chunk = of.chunk;
+  options.prefix = of.prefix;
+  if (of.segments) {
+    options.q_segments = q_segments.view<Query>();
+    options.kv_segments = kv_segments.view<Key>();
+  }
+  if (of.tree_keys > 0) {
+    options.tree = tree.view<Query, Word>();
+    options.tree_keys = of.tree_keys;
+  }
+  if (of.alibi) options.alibi_slopes = slopes.view<Head>();
+  if (of.sinks) options.sinks = sinks.view<Head>();
+  if (of.q_offsets) options.q_offsets = lengths_view(of.batch, lengths_.q_offsets);
+  const auto boundaries = [](const std::vector<std::int32_t>& cumulative) {
+    return BoundariesView(cumulative.data(), {static_cast<std::int64_t>(cumulative.size())});
+  };
+  if (of.packed_q) options.cu_seqlens_q = boundaries(lengths_.cumulative_q);
+  if (of.cache == Cache::packed) options.cu_seqlens_kv = boundaries(lengths_.cumulative_kv);
+  if (of.cache == Cache::lengths || of.cache == Cache::paged)
+    options.kv_lengths = lengths_view(of.batch, lengths_.kv);
+  if (of.cache == Cache::paged)
+    options.block_table = {lengths_.table.data(), {of.batch[0], lengths_.pages_of_one}};
+  if (stored_[1].scales()) options.k_scales = stored_[1].scales()->view<KvHead, Key>();
+  if (stored_[2].scales()) options.v_scales = stored_[2].scales()->view<KvHead, Key>();
   options.lse = lse_view();
   return options;
 }
 
+// One element of what is packed along seq_q, or has the problem's batch axes.
+template <class Axis, class T, class... Axes>
+View<T, Axes...> AttentionData::along_q(const View<T, Axes...>& view,
+                                        const reference::Batch& batch) const {
+  if (!view || !of.packed_q) return batch_element(view, batch);
+  const auto b = static_cast<std::size_t>(batch.position[0]);
+  const bool broadcast = view.template extent<Axis>() != lengths_.cumulative_q.back();
+  return broadcast ? view : reference::slice<Axis>(view, lengths_.cumulative_q[b], lengths_.q[b]);
+}
+
+OutView AttentionData::out_of(const reference::Batch& batch) const {
+  return along_q<Query>(out_view(), batch);
+}
+LseView AttentionData::lse_of(const reference::Batch& batch) const {
+  return along_q<Query>(lse_view(), batch);
+}
+
 reference::Problem<float> AttentionData::problem(const reference::Batch& batch) const {
-  return reference::problem_at(q_view(), k_view(), v_view(), options(), batch);
+  if (!of.packed_q && (of.cache == Cache::full || of.cache == Cache::lengths)) {
+    reference::Problem<float> problem =
+        reference::problem_at(q_view(), k_view(), v_view(), options(), batch);
+    problem.options.k_scales = problem.options.v_scales = {};
+    return problem;
+  }
+  const auto b = static_cast<std::size_t>(batch.position[0]);
+  AttentionOptions one = options();
+  one.k_scales = one.v_scales = {};
+  one.lse = {};
+  one.mask = along_q<Query>(one.mask, batch);
+  one.bias = along_q<Query>(one.bias, batch);
+  one.q_segments = along_q<Query>(one.q_segments, batch);
+  one.tree = along_q<Query>(one.tree, batch);
+  if (one.q_offsets) one.q_offset = lengths_.q_offsets[b];
+  one.q_offsets = one.kv_lengths = {};
+  one.cu_seqlens_q = one.cu_seqlens_kv = {};
+  one.block_table = {};
+  reference::Problem<float> problem{along_q<Query>(q_view(), batch), {}, {}, one};
+  const std::int64_t first_key = lengths_.cumulative_kv[b], n = lengths_.kv[b];
+  const std::int64_t longest =
+      of.cache == Cache::paged ? lengths_.pages_of_one * of.page_size : of.seq_kv;
+  problem.options.mask = reference::first_of<Key>(one.mask, n, longest);
+  problem.options.bias = reference::first_of<Key>(one.bias, n, longest);
+  if (of.cache == Cache::packed) {
+    problem.k = reference::slice<Key>(k_view(), first_key, n);
+    problem.v = reference::slice<Key>(v_view(), first_key, n);
+    if (of.segments)
+      problem.options.kv_segments = reference::slice<Key>(one.kv_segments, first_key, n);
+    return problem;
+  }
+  if (of.segments) {
+    problem.options.kv_segments =
+        reference::first_of<Key>(batch_element(one.kv_segments, batch), n, longest);
+  }
+  if (of.cache != Cache::paged) {
+    problem.k = batch_element(k_view(), batch);
+    problem.v = batch_element(v_view(), batch);
+    if (of.cache == Cache::lengths) {
+      problem.k = reference::slice<Key>(problem.k, 0, n);
+      problem.v = reference::slice<Key>(problem.v, 0, n);
+    }
+    return problem;
+  }
+  const auto gather = [&](const Tensor<float>& pages, std::int64_t depth) {
+    std::vector<float> keys;
+    for (std::int64_t g = 0; g < of.kv_heads; ++g) {
+      for (std::int64_t j = 0; j < n; ++j) {
+        const std::int64_t row = key_row(static_cast<std::int64_t>(b), g, j);
+        for (std::int64_t d = 0; d < depth; ++d) keys.push_back(pages[row * depth + d]);
+      }
+    }
+    keys.push_back(0);  // so that it has an address
+    gathered_.push_back(std::make_unique<std::vector<float>>(std::move(keys)));
+    return gathered_.back()->data();
+  };
+  problem.k = {gather(k, of.d_k), {of.kv_heads, n, of.d_k}};
+  problem.v = {gather(v, of.d_v), {of.kv_heads, n, of.d_v}};
+  return problem;
 }
 
 bool AttentionData::any_attends(const reference::Problem<float>& problem, std::int64_t g,
@@ -196,7 +475,11 @@ void AttentionData::run(const Executor* executor) {
   lse.reset();
   AttentionOptions given = options();
   given.executor = executor;
-  attention(q_view(), k_view(), v_view(), out_view(), given);
+  for (StoredTensor& stored : stored_) stored.write();
+  stored_[3].reset();
+  attention(stored_q(), stored_k(), stored_v(), stored_out(), given);
+  EXPECT_TRUE(stored_[3].gaps_unchanged()) << "out, " << of.describe();
+  stored_[3].read();
   EXPECT_TRUE(out.gaps_unchanged()) << "out, " << of.describe();
   EXPECT_TRUE(lse.gaps_unchanged()) << "lse, " << of.describe();
   for (const auto* tensor : {&q, &k, &v, &bias}) EXPECT_TRUE(tensor->unchanged()) << of.describe();
@@ -205,18 +488,17 @@ void AttentionData::run(const Executor* executor) {
 
 std::vector<ExpectedAttention> AttentionData::expect() const {
   std::vector<ExpectedAttention> expected;
-  reference::for_each_batch(q_view(), [&](const reference::Batch& batch) {
-    expected.push_back(expect_attention(problem(batch)));
-  });
+  for_each_element(
+      [&](const reference::Batch& batch) { expected.push_back(expect_attention(problem(batch))); });
   return expected;
 }
 
 void AttentionData::check(const std::vector<ExpectedAttention>& expected, bool strict) const {
   Comparison out_comparison, lse_comparison;
   std::size_t element = 0;
-  reference::for_each_batch(q_view(), [&](const reference::Batch& batch) {
-    compare_out(expected[element], batch_element(out_view(), batch), out_comparison);
-    if (of.lse) compare_lse(expected[element], batch_element(lse_view(), batch), lse_comparison);
+  for_each_element([&](const reference::Batch& batch) {
+    compare_out(expected[element], out_of(batch), out_comparison, of.out_type);
+    if (of.lse) compare_lse(expected[element], lse_of(batch), lse_comparison);
     ++element;
   });
   EXPECT_TRUE(strict ? out_comparison.strict() : out_comparison.within())

@@ -1,12 +1,15 @@
 // Random attention problems: sizes, options, layouts and data from one seed, in guarded memory.
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "rapt/rapt.hpp"
 #include "support/bounds.hpp"
+#include "support/stored.hpp"
 #include "support/tensor.hpp"
 
 namespace rapt::tests {
@@ -35,6 +38,9 @@ enum class Pairs {
   all_out
 };
 
+// How the keys and values of a batch lie in memory.
+enum class Cache { full, lengths, packed, paged };
+
 struct AttentionCase {
   std::vector<std::int64_t> batch;
   std::int64_t heads = 1, kv_heads = 1, seq_q = 1, seq_kv = 1, d_k = 1, d_v = 1;
@@ -45,6 +51,16 @@ struct AttentionCase {
   // Axes on which mask and bias are broadcast: bit 0 heads, 1 seq_q, 2 seq_kv, 3 batch axes of
   // extent 1, 4 no batch axes.
   unsigned mask_broadcast = 0, bias_broadcast = 0;
+  // Masks by position, document and tree; what is added to scores; see AttentionOptions.
+  std::int64_t window_left = -1, window_right = -1, chunk = 0, prefix = 0, tree_keys = 0;
+  bool segments = false, alibi = false, sinks = false;
+  float softcap = 0;
+  // Batch elements of unequal length: seq_q and seq_kv are those of the longest. What is packed or
+  // paged has exactly one batch axis.
+  Cache cache = Cache::full;
+  std::int64_t page_size = 1;
+  bool packed_q = false, q_offsets = false;
+  Type q_type = Type::f32, k_type = Type::f32, v_type = Type::f32, out_type = Type::f32;
   bool lse = true;
   Data data = Data::normal;
   bool dense = false;  // all views dense; otherwise random strides
@@ -66,7 +82,18 @@ class AttentionData {
   OutView out_view() const { return out.view<axis::Head, axis::Query, axis::DepthV>(); }
   LseView lse_view() const { return of.lse ? lse.view<axis::Head, axis::Query>() : LseView(); }
   AttentionOptions options() const;
+  // One batch element, in memory of its own where it is paged.
   reference::Problem<float> problem(const reference::Batch& batch) const;
+  OutView out_of(const reference::Batch& batch) const;
+  LseView lse_of(const reference::Batch& batch) const;
+
+  std::int64_t elements() const;  // of the batch
+  // Calls visit(batch) for each element.
+  void for_each_element(const std::function<void(const reference::Batch&)>& visit) const;
+  std::int64_t seq_q(std::int64_t element) const;
+  std::int64_t seq_kv(std::int64_t element) const;
+  // The number of key j of KV head g in the tensors k and v, counted in keys.
+  std::int64_t key_row(std::int64_t element, std::int64_t g, std::int64_t j) const;
 
   // Whether key j of KV head g is attended by any query of that batch element.
   bool any_attends(const reference::Problem<float>& problem, std::int64_t g, std::int64_t j) const;
@@ -78,13 +105,38 @@ class AttentionData {
   std::vector<ExpectedAttention> expect() const;  // one for each batch element
   void check(const std::vector<ExpectedAttention>& expected, bool strict = false) const;
 
+  // q, k and v as any storage type gives them, and out as any takes it.
+  AnyQ stored_q() const { return stored_[0].view<AnyQ, axis::Head, axis::Query, axis::DepthK>(); }
+  AnyK stored_k() const { return stored_[1].view<AnyK, axis::KvHead, axis::Key, axis::DepthK>(); }
+  AnyV stored_v() const { return stored_[2].view<AnyV, axis::KvHead, axis::Key, axis::DepthV>(); }
+  AnyOut stored_out() const {
+    return stored_[3].view<AnyOut, axis::Head, axis::Query, axis::DepthV>();
+  }
+
   AttentionCase of;
-  Tensor<float> q, k, v, out, lse;
+  Tensor<float> q, k, v, out, lse;  // as floats
   Tensor<bool> mask;
   Tensor<float> bias;
+  Tensor<std::int32_t> q_segments, kv_segments;
+  Tensor<std::uint64_t> tree;
+  Tensor<float> slopes, sinks;
 
  private:
-  AttentionData(const AttentionCase& from, Random random);
+  // Lengths, offsets and pages, drawn from the seed.
+  struct Lengths {
+    std::vector<std::int32_t> q, kv, q_offsets;  // of each batch element
+    std::vector<std::int32_t> cumulative_q, cumulative_kv;
+    std::vector<std::int32_t> table;           // [element, pages of one]
+    std::int64_t pages = 0, pages_of_one = 0;  // of the pool; of the longest
+    Lengths(const AttentionCase& of, Random& random);
+  };
+  AttentionData(const AttentionCase& from, Random random, const Lengths& lengths);
+  template <class Axis, class T, class... Axes>
+  View<T, Axes...> along_q(const View<T, Axes...>& view, const reference::Batch& batch) const;
+
+  Lengths lengths_;
+  std::vector<StoredTensor> stored_;                                   // q, k, v, out
+  mutable std::vector<std::unique_ptr<std::vector<float>>> gathered_;  // keys of paged elements
 };
 
 }  // namespace rapt::tests

@@ -1,6 +1,8 @@
 // The bounds, recomputed from the problem with magnitudes in place of values.
 #include "support/bounds.hpp"
 
+#include "support/stored.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -43,13 +45,17 @@ ExpectedAttention expect_attention(const Problem<float>& problem) {
                              {problem.heads(), problem.queries(), depth},
                              map.lse,
                              {problem.heads(), problem.queries()}};
-  const double added =
-      problem.options.bias ? 3 : 2;  // roundings of scale, its product, and the bias
+  const AttentionOptions& options = problem.options;
+  Problem<float> bare = problem;  // without what is added to scores
+  bare.options.alibi_slopes = {};
+  bare.options.bias = {};
   std::vector<Pair> pairs;
   for (At<Head> h : problem.heads()) {
     for (At<Query> i : problem.queries()) {
       pairs.clear();
-      double max = -std::numeric_limits<double>::infinity();
+      const double sink =
+          options.sinks ? at(options.sinks, h) : -std::numeric_limits<double>::infinity();
+      double max = sink;
       double rises =
           0;  // of the running maximum: counted key by key, so no block size can have more
       for (At<Key> j : problem.keys()) {
@@ -61,14 +67,30 @@ ExpectedAttention expect_attention(const Problem<float>& problem) {
       const auto n = static_cast<double>(pairs.size());
       double mean_r = 0;
       for (Pair& pair : pairs) {
+        // Roundings of the scale and its product, or of a softcap: 5 around tanh, and its own error
+        // of 4 units in the last place; and of what is added.
+        const double capped = options.softcap > 0 || options.alibi_slopes || options.bias
+                                  ? score(bare, h, i, pair.j)
+                                  : pair.s;
+        const double distance = static_cast<double>(pair.j.value - problem.position(i));
+        const double alibi = options.alibi_slopes ? at(options.alibi_slopes, h) * distance : 0.0;
+        const double bias = options.bias ? at(options.bias, h, i, pair.j) : 0.0;
         pair.r = sum_error(depth_k + 2) * magnitude(problem, h, i, pair.j) +
-                 std::abs(problem.scale()) * depth_k * kSmallest + added * kU * std::abs(pair.s) +
+                 std::abs(problem.scale()) * depth_k * kSmallest +
+                 (options.softcap > 0 ? 13 : 2) * kU * std::abs(capped) +
+                 (options.alibi_slopes ? 3 : 0) * kU * std::abs(alibi) +
+                 (options.alibi_slopes && options.bias ? kU * std::abs(bias) : 0) +
+                 (options.alibi_slopes || options.bias ? kU * std::abs(pair.s) : 0) +
                  kU * (max - pair.s) + exp_error(max - pair.s);
         if (pair.p == 0) pair.r = 0;  // a score of -infinity has no error
         mean_r += pair.p * pair.r;
       }
-      // Every key may be a block of its own: n additions inside blocks, n between them.
-      const double sums = sum_error(2 * n) + rises * (exp_error(0) + 2 * kU);
+      if (sink > -std::numeric_limits<double>::infinity()) {
+        mean_r += std::exp(sink - at(map.lse, h, i)) * (kU * (max - sink) + exp_error(max - sink));
+      }
+      // Every key may be a block and a part of its own: n additions inside blocks, n between them,
+      // n between parts.
+      const double sums = sum_error(3 * n + 1) + (rises + 1) * (exp_error(0) + 2 * kU);
       at(expected.lse_bound, h, i) =
           1.01 * (mean_r + sums) + 2 * kU * (std::abs(max) + std::abs(at(map.lse, h, i)));
       if (pairs.empty()) at(expected.lse_bound, h, i) = 0;
@@ -93,13 +115,19 @@ ExpectedAttention expect_attention(const Problem<float>& problem) {
   return expected;
 }
 
-void compare_out(const ExpectedAttention& expected, const OutView& out, Comparison& comparison) {
+void compare_out(const ExpectedAttention& expected, const OutView& out, Comparison& comparison,
+                 Type type) {
   comparison.add_size(out.extent<DepthV>(), expected.out.extent<DepthV>());
   for (At<Head> h : along<Head>(out)) {
     for (At<Query> i : along<Query>(out)) {
       for (At<DepthV> d : along<DepthV>(out)) {
-        comparison.add(at(out, h, i, d), at(expected.out, h, i, d), at(expected.bound, h, i, d),
-                       at(expected.floor, h, i, d), comparison.count());
+        const double want = at(expected.out, h, i, d), bound = at(expected.bound, h, i, d);
+        const double size = std::isfinite(want) ? std::abs(want) + bound : 0;
+        // A small negative number may round to -0.
+        const float got = at(out, h, i, d) + (type == Type::f32 ? -0.0f : 0.0f);
+        comparison.add(got, want, bound,
+                       at(expected.floor, h, i, d) + rounding_of(type) * size + floor_of(type),
+                       comparison.count());
       }
     }
   }

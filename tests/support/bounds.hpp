@@ -28,7 +28,9 @@ struct ExpectedAttention {
 ExpectedAttention expect_attention(const reference::Problem<float>& problem);
 
 // Adds one batch element of results.
-void compare_out(const ExpectedAttention& expected, const OutView& out, Comparison& comparison);
+// `type`: what out was rounded to.
+void compare_out(const ExpectedAttention& expected, const OutView& out, Comparison& comparison,
+                 Type type = Type::f32);
 void compare_lse(const ExpectedAttention& expected, const LseView& lse, Comparison& comparison);
 
 // One batch element of a matrix product; c as it was before the call.

@@ -37,12 +37,14 @@ void Seeds::for_each(const std::function<void(std::uint64_t)>& run) const {
 Blocks few_keys_lanes(int block_kv, int tile) {
   Blocks blocks{"lanes, block_kv " + std::to_string(block_kv), tile};
   blocks.block_kv = block_kv;
+  blocks.split_kv = 3 * block_kv;
   return blocks;
 }
 
 Blocks few_keys_rows(int block_kv, int tile) {
   Blocks blocks{"rows, block_kv " + std::to_string(block_kv), tile};
   blocks.block_kv = block_kv;
+  blocks.split_kv = 3 * block_kv;
   blocks.short_rows = 8192;
   return blocks;
 }
@@ -64,8 +66,12 @@ std::string config_of(const kernels::Kernels& kernels, const Blocks& blocks) {
   const kernels::TileKernel& tile = kernels.tiles[blocks.tile % kernels.n_tiles];
   config::TargetRows rows{kernels.target, {}, {}};
   for (std::int64_t d : config::kHeadSizes) {
-    rows.attention.push_back(
-        {d, {tile.rows, tile.vectors}, blocks.block_q, blocks.block_kv, blocks.short_rows});
+    rows.attention.push_back({d,
+                              {tile.rows, tile.vectors},
+                              blocks.block_q,
+                              blocks.block_kv,
+                              blocks.short_rows,
+                              blocks.split_kv});
   }
   rows.gemm = {{tile.rows, tile.vectors},
                blocks.block_m,

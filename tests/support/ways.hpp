@@ -34,12 +34,12 @@ class Seeds {
 struct Blocks {
   std::string name;  // for messages
   int tile = 0;      // index of the compiled register tile
-  int block_q = 1, block_kv = 1, short_rows = 0;
+  int block_q = 1, block_kv = 1, short_rows = 0, split_kv = 8192;
   int block_m = 1, block_n = 1, block_k = 1, direct_rows = 0;
 };
 
 // Attention: the same work by the algorithm for many rows and by the one for few, with the smallest
-// blocks.
+// blocks; with few rows, in parts of 3 blocks of keys, merged.
 Blocks few_keys_lanes(int block_kv, int tile = 0);
 Blocks few_keys_rows(int block_kv, int tile = 0);
 // Matrix product: the smallest blocks, b packed or read in place.

@@ -87,17 +87,19 @@ TEST(SameBits, OfABatchElementAloneAndInItsBatch) {  // B26
   Seeds(33, cases(60)).for_each([](std::uint64_t seed) {
     AttentionCase c = AttentionCase::random(seed);
     c.batch = {Random(seed).between(2, 7)};
+    c.q_type = c.k_type = c.v_type = c.out_type = Type::f32;
     AttentionData data(c);
     for_each_way(kSmall, [&] {
       data.run();
       const std::vector<float> out = data.out.values(), lse = data.lse.values();
       data.out.reset();
       data.lse.reset();
-      reference::for_each_batch(data.q_view(), [&](const reference::Batch& batch) {
+      // Alone it is not packed and not paged.
+      data.for_each_element([&](const reference::Batch& batch) {
         const reference::Problem<float> one = data.problem(batch);
         AttentionOptions options = one.options;
-        if (c.lse) options.lse = batch_element(data.lse_view(), batch);
-        attention(one.q, one.k, one.v, batch_element(data.out_view(), batch), options);
+        if (c.lse) options.lse = data.lse_of(batch);
+        attention(one.q, one.k, one.v, data.out_of(batch), options);
       });
       EXPECT_TRUE(same_bits(out, data.out.values())) << c.describe();
       EXPECT_TRUE(same_bits(lse, data.lse.values())) << c.describe();
@@ -113,16 +115,17 @@ TEST(SameBits, OfARowWhoseNeighboursAttendSomethingElse) {
     c.bias = Pairs::none;
     AttentionData one(c), other(c);
     Random random(seed + 1);
-    const std::int64_t row = random.between(0, c.seq_q - 1);
+    const std::int64_t queries = one.mask.extents().end()[-2], keys = one.mask.extents().back();
+    const std::int64_t row = random.between(0, queries - 1);
     for (std::int64_t n = 0; n < other.mask.size(); ++n) {
-      if (n / c.seq_kv % c.seq_q != row) other.mask[n] = random.percent(20);
+      if (n / keys % queries != row) other.mask[n] = random.percent(20);
     }
     other.mask.seal();
     for_each_way(kSmall, [&] {
       one.run();
       other.run();
       for (std::int64_t n = 0; n < one.out.size(); ++n) {
-        if (n / c.d_v % c.seq_q != row) continue;
+        if (n / c.d_v % queries != row) continue;
         ASSERT_EQ(one.out[n], other.out[n])
             << "row " << row << " element " << n << ": " << c.describe();
       }

@@ -1,0 +1,130 @@
+// One load for each storage type: a vector of floats from whatever is stored. Per-target header:
+// see kernels.cc.
+#include "kernels/vector-inl.h"
+
+#if defined(RAPT_KERNELS_LOAD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RAPT_KERNELS_LOAD_INL_H_
+#undef RAPT_KERNELS_LOAD_INL_H_
+#else
+#define RAPT_KERNELS_LOAD_INL_H_
+#endif
+
+#include "rapt/types.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace rapt::kernels::HWY_NAMESPACE {
+
+// Highway's name of a storage type.
+template <class T>
+struct LaneOf {
+  using type = T;
+};
+template <>
+struct LaneOf<BFloat16> {
+  using type = hwy::bfloat16_t;
+};
+template <>
+struct LaneOf<Float16> {
+  using type = hwy::float16_t;
+};
+template <class T>
+using StoredTag = hn::Rebind<typename LaneOf<T>::type, F32>;
+
+// Highway's own takes infinity for 65536 where the CPU has no such conversion. Scaling by 2^112
+// moves the exponent, also that of denormals.
+HWY_INLINE V32 WidenedF16(hn::Vec<hn::Rebind<std::uint16_t, F32>> v) {
+  const F32 d;
+  const hn::RebindToUnsigned<F32> du;
+  const auto bits = hn::PromoteTo(du, v);
+  const auto rest = hn::And(bits, hn::Set(du, 0x7fffu));
+  const auto scaled = hn::BitCast(
+      du, hn::Mul(hn::BitCast(d, hn::ShiftLeft<13>(rest)), hn::Set(d, 5.192296858534828e33f)));
+  const auto infinite =
+      hn::IfThenElseZero(hn::Gt(rest, hn::Set(du, 0x7bffu)), hn::Set(du, 0x7f800000u));
+  const auto sign = hn::ShiftLeft<16>(hn::Sub(bits, rest));
+  return hn::BitCast(d, hn::Or(hn::Or(scaled, infinite), sign));
+}
+
+template <class T>
+HWY_INLINE V32 Widened(hn::Vec<StoredTag<T>> v) {
+  const F32 d;
+  if constexpr (std::is_same_v<T, float>) {
+    return v;
+#if !(HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2)
+  } else if constexpr (std::is_same_v<T, Float16>) {
+    return WidenedF16(hn::BitCast(hn::Rebind<std::uint16_t, F32>(), v));
+#endif
+  } else if constexpr (std::is_same_v<T, std::int8_t>) {
+    return hn::ConvertTo(d, hn::PromoteTo(hn::RebindToSigned<F32>(), v));
+  } else {
+    return hn::PromoteTo(d, v);
+  }
+}
+
+template <class T>
+HWY_INLINE const typename LaneOf<T>::type* Lane(const T* from) {
+  return reinterpret_cast<const typename LaneOf<T>::type*>(from);
+}
+
+template <class T>
+HWY_INLINE V32 LoadWide(const T* from) {
+  return Widened<T>(hn::LoadU(StoredTag<T>(), Lane(from)));
+}
+// The first n lanes, n < Lanes(); the others are 0.
+template <class T>
+HWY_INLINE V32 LoadWideTail(const T* from, Index n) {
+  return Widened<T>(hn::LoadN(StoredTag<T>(), Lane(from), static_cast<size_t>(n)));
+}
+
+// Calls visit(T()) for the type; not for Int4Group, whose elements have no lanes of their own.
+template <class Visit>
+HWY_INLINE void ForType(Type type, const Visit& visit) {
+  switch (type) {
+    case Type::bf16:
+      return visit(BFloat16());
+    case Type::f16:
+      return visit(Float16());
+    case Type::int8:
+      return visit(std::int8_t());
+    case Type::f32:
+    case Type::int4:
+      return visit(float());
+  }
+}
+
+// n elements as floats.
+inline void WidenRow(Type type, const void* from, Index n, float* to) {
+  if (type == Type::int4) {
+    const auto* groups = static_cast<const Int4Group*>(from);
+    for (Index i = 0; i < n; i += Int4Group::kSize, ++groups, to += Int4Group::kSize) {
+      const float scale = to_float(groups->scale);
+      for (int half = 0; half < 16; ++half) {
+        to[half] = scale * static_cast<float>((groups->nibbles[half] & 15) - 8);
+        to[half + 16] = scale * static_cast<float>((groups->nibbles[half] >> 4) - 8);
+      }
+    }
+    return;
+  }
+  ForType(type, [&](auto t) HWY_ATTR {
+    const auto* source = static_cast<const decltype(t)*>(from);
+    const Index lanes = Lanes();
+    Index i = 0;
+    for (; i + lanes <= n; i += lanes) hn::StoreU(LoadWide(source + i), F32(), to + i);
+    if (i < n) StoreTail(LoadWideTail(source + i, n - i), to + i, n - i);
+  });
+}
+
+// n floats, to f32, bf16 or f16, the nearest.
+inline void NarrowRow(Type type, const float* from, Index n, void* to) {
+  if (type == Type::bf16) {
+    for (Index i = 0; i < n; ++i) static_cast<BFloat16*>(to)[i] = to_bf16(from[i]);
+  } else if (type == Type::f16) {
+    for (Index i = 0; i < n; ++i) static_cast<Float16*>(to)[i] = to_f16(from[i]);
+  } else {
+    for (Index i = 0; i < n; ++i) static_cast<float*>(to)[i] = from[i];
+  }
+}
+
+}  // namespace rapt::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif  // toggle
