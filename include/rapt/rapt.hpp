@@ -7,5 +7,6 @@
 #include "rapt/executor.hpp"
 #include "rapt/gemm.hpp"
 #include "rapt/layer.hpp"
+#include "rapt/plan.hpp"
 #include "rapt/types.hpp"
 #include "rapt/view.hpp"

@@ -1,6 +1,7 @@
 // attention() and salience_map(): check, plan, run.
 #include "rapt/attention.hpp"
 
+#include "api/verbose.hpp"
 #include "parallel/run.hpp"
 #include "plan/plan.hpp"
 #include "problem/check.hpp"
@@ -12,7 +13,8 @@ void attention(const AnyQ& q, const AnyK& k, const AnyV& v, const AnyOut& out,
                const AttentionOptions& options) {
   const tiles::AttentionProblem problem = problem::check_attention(q, k, v, out, options);
   const tiles::AttentionPlan plan = plan::plan_attention(problem);
-  parallel::run(plan, options.executor);
+  verbose::timed([&] { parallel::run(problem, plan, options.executor); },
+                 [&] { return verbose::line(problem, plan); });
 }
 
 void salience_map(QView q, KView k, View<float, axis::Head, axis::Query, axis::Key> salience,

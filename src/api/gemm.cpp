@@ -1,6 +1,7 @@
 // gemm(): check, plan, run.
 #include "rapt/gemm.hpp"
 
+#include "api/verbose.hpp"
 #include "parallel/run.hpp"
 #include "plan/plan.hpp"
 #include "problem/check.hpp"
@@ -12,7 +13,8 @@ void gemm(View<const float, axis::Row, axis::Inner> a,
           const GemmOptions& options) {
   const tiles::GemmProblem problem = problem::check_gemm(a, b, c, options);
   const tiles::GemmPlan plan = plan::plan_gemm(problem);
-  parallel::run(plan, options.executor);
+  verbose::timed([&] { parallel::run(plan, options.executor); },
+                 [&] { return verbose::line(plan); });
 }
 
 }  // namespace rapt

@@ -2,6 +2,7 @@
 #include "parallel/run.hpp"
 
 #include <algorithm>
+#include <optional>
 
 #include "parallel/memory.hpp"
 #include "tiles/task.hpp"
@@ -30,24 +31,30 @@ void for_each(const Executor& executor, Index tasks, const Work& work) {
 
 }  // namespace
 
-void run(const tiles::AttentionPlan& plan, const Executor* wanted) {
+Index workspace_floats(const tiles::AttentionPlan& plan, const Executor* wanted) {
+  // An executor numbers its workers below workers(), however few tasks there are.
+  const Index workers = std::max(choose(wanted, plan.tasks).workers(), 1);
+  return plan.wave_units * plan.unit_floats + plan.workspace * workers;
+}
+
+void run(const tiles::AttentionProblem& problem, const tiles::AttentionPlan& plan,
+         const Executor* wanted, float* given) {
   if (plan.tasks == 0) return;
   const Executor& executor = choose(wanted, plan.tasks);
-  // An executor numbers its workers below workers(), however few tasks there are.
-  const Index shared_floats = plan.wave_units * plan.unit_floats;
-  Memory memory(shared_floats + plan.workspace * std::max(executor.workers(), 1));
-  float* shared = memory.data();
-  float* workspace = shared + shared_floats;
+  std::optional<Memory> own;
+  if (given == nullptr) own.emplace(workspace_floats(plan, wanted));
+  float* shared = given == nullptr ? own->data() : given;
+  float* workspace = shared + plan.wave_units * plan.unit_floats;
   for (Index first = 0; first < plan.units; first += plan.wave_units) {
     const tiles::UnitRange wave{first, std::min(plan.wave_units, plan.units - first)};
     const Index begin = first_task(plan, first), end = first_task(plan, first + wave.count);
     for_each(executor, end - begin, [&](Index number, int worker) {
-      const tiles::Task task = task_at(plan, wave, begin + number, shared);
+      const tiles::Task task = task_at(problem, plan, wave, begin + number, shared);
       task.cut->algorithm->run(plan, task, workspace + worker * plan.workspace);
     });
     if (!merges(plan)) continue;
     for_each(executor, wave.count,
-             [&](Index unit, int) { merge_parts(plan, wave, first + unit, shared); });
+             [&](Index unit, int) { merge_parts(problem, plan, wave, first + unit, shared); });
   }
 }
 

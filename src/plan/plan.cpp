@@ -61,6 +61,16 @@ void stack_batch(tiles::GemmProblem& p) {
   }
 }
 
+config::AttentionRow config_row(const tiles::AttentionProblem& problem,
+                                const kernels::Kernels& kernels) {
+  return config::attention_row(*config::current(), kernels.target, registers_of(kernels),
+                               std::max(problem.d_k, problem.d_v));
+}
+
+tiles::AttentionBlocks blocks_of(const config::AttentionRow& row, const kernels::TileKernel* tile) {
+  return {tile, row.block_q, row.block_kv, row.short_rows, row.split_kv};
+}
+
 // Whether all batch elements have the lengths of the first, and begin where it begins.
 bool lengths_are_alike(const tiles::AttentionProblem& p) {
   return !p.kv_lengths && !p.q_offsets && p.first_query == nullptr && p.first_key == nullptr;
@@ -93,14 +103,10 @@ bool same_lengths(const tiles::Cut& cut, const tiles::Sequence& sequence) {
 
 tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
   tiles::AttentionPlan plan;
-  plan.problem = &problem;
   plan.kernels = &current_kernels();
-  const config::AttentionRow row =
-      config::attention_row(*config::current(), plan.kernels->target, registers_of(*plan.kernels),
-                            std::max(problem.d_k, problem.d_v));
+  const config::AttentionRow row = config_row(problem, *plan.kernels);
   plan.tile = find_tile(*plan.kernels, row.tile);
-  const tiles::AttentionBlocks blocks{plan.tile, row.block_q, row.block_kv, row.short_rows,
-                                      row.split_kv};
+  const tiles::AttentionBlocks blocks = blocks_of(row, plan.tile);
 
   const tiles::Index elements = problem.kv_heads > 0 ? problem.batch.size : 0;
   const bool alike = lengths_are_alike(problem);
@@ -125,15 +131,15 @@ tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
         *std::find_if(std::begin(kAttention), std::end(kAttention) - 1, [&](const auto* algorithm) {
           return algorithm->refuse(problem, cut.rows, blocks) == nullptr;
         });
-    cut.algorithm->cut(plan, blocks, cut);
+    cut.algorithm->cut(problem, plan, blocks, cut);
     cut.parts = std::max<tiles::Index>((cut.sequence.seq_kv + cut.part_kv - 1) / cut.part_kv, 1);
     cut.first_unit = plan.units;
     cut.first_task = plan.tasks;
     const tiles::Index units = cut.count * problem.kv_heads * cut.row_blocks;
     plan.units += units;
     plan.tasks += units * cut.parts;
-    plan.workspace = std::max(plan.workspace, cut.algorithm->workspace(plan, cut));
-    if (cut.parts > 1)
+    plan.workspace = std::max(plan.workspace, cut.algorithm->workspace(problem, plan, cut));
+    if (cut.parts > 1 && units > 0)
       partial_floats = std::max(partial_floats, cut.parts * cut.block_q * (problem.d_v + 2));
   }
   // Elements without rows have no units, and must not be found.
@@ -145,6 +151,25 @@ tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
                         ? plan.units
                         : std::clamp<tiles::Index>(kWaveFloats / plan.unit_floats, 1, plan.units);
   return plan;
+}
+
+RowInUse row_in_use(const tiles::AttentionProblem& problem, const kernels::Kernels& kernels) {
+  const config::AttentionRow row = config_row(problem, kernels);
+  std::string text = config::format({{{kernels.target, {row}, std::nullopt}}});
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  const config::AttentionRow formulas =
+      config::default_attention_row(config::machine_caches(), registers_of(kernels), row.head_size);
+  return {text, !(row == formulas)};
+}
+
+std::vector<Refusal> refusals(const tiles::AttentionProblem& problem,
+                              const kernels::Kernels& kernels, tiles::Index rows) {
+  const config::AttentionRow row = config_row(problem, kernels);
+  const tiles::AttentionBlocks blocks = blocks_of(row, find_tile(kernels, row.tile));
+  std::vector<Refusal> result;
+  for (const tiles::AttentionAlgorithm* algorithm : kAttention)
+    result.push_back({algorithm->name, algorithm->refuse(problem, rows, blocks)});
+  return result;
 }
 
 tiles::GemmPlan plan_gemm(const tiles::GemmProblem& problem) {

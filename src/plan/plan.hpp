@@ -2,13 +2,29 @@
 // memory taken.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "tiles/attention.hpp"
 #include "tiles/gemm.hpp"
 
 namespace rapt::plan {
 
-// The plan keeps a pointer to the problem.
 tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem);
 tiles::GemmPlan plan_gemm(const tiles::GemmProblem& problem);
+
+// For explain: the config row of a problem, as text.
+struct RowInUse {
+  std::string text;
+  bool tuned;  // from a config; otherwise from the formulas
+};
+RowInUse row_in_use(const tiles::AttentionProblem& problem, const kernels::Kernels& kernels);
+
+// And what each algorithm, best first, says of an element of so many rows: null where it takes it.
+struct Refusal {
+  const char *algorithm, *reason;
+};
+std::vector<Refusal> refusals(const tiles::AttentionProblem& problem,
+                              const kernels::Kernels& kernels, tiles::Index rows);
 
 }  // namespace rapt::plan

@@ -81,9 +81,8 @@ struct Cut {
 };
 
 // A problem cut into tasks. It depends on problem, ISA and config row alone, never on the number of
-// threads.
+// threads, and not on where the arrays are: it may be run on others of the same layout.
 struct AttentionPlan {
-  const AttentionProblem* problem = nullptr;
   const kernels::Kernels* kernels = nullptr;
   const kernels::TileKernel* tile = nullptr;
   std::vector<Cut> cuts;
@@ -107,9 +106,9 @@ struct AttentionAlgorithm {
   // Null, or the sentence that says why this algorithm is not taken for an element of so many rows.
   const char* (*refuse)(const AttentionProblem&, Index rows, const AttentionBlocks&);
   // Fills the cut's blocks and parts.
-  void (*cut)(const AttentionPlan&, const AttentionBlocks&, Cut&);
+  void (*cut)(const AttentionProblem&, const AttentionPlan&, const AttentionBlocks&, Cut&);
   // Floats that a worker needs.
-  Index (*workspace)(const AttentionPlan&, const Cut&);
+  Index (*workspace)(const AttentionProblem&, const AttentionPlan&, const Cut&);
   void (*run)(const AttentionPlan&, const Task&, float* workspace);
 };
 

@@ -34,8 +34,8 @@ struct Buffers {
   float** out_rows;                   // [NR]
   const void** v_rows;                // [block_kv]
 
-  Buffers(const AttentionPlan& plan, const Cut& cut, Workspace& workspace) {
-    const AttentionProblem& p = *plan.problem;
+  Buffers(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut,
+          Workspace& workspace) {
     const Index columns = plan.tile->columns;
     const Index panels = (cut.block_q + columns - 1) / columns;
     qt = workspace.floats(panels * p.d_k * columns);
@@ -70,7 +70,8 @@ const char* refuse(const AttentionProblem&, Index rows, const AttentionBlocks& b
   return nullptr;
 }
 
-void cut(const AttentionPlan& plan, const AttentionBlocks& blocks, Cut& cut) {
+void cut(const AttentionProblem&, const AttentionPlan& plan, const AttentionBlocks& blocks,
+         Cut& cut) {
   const Index columns = plan.tile->columns;
   const auto round_up = [](Index n, Index step) { return (n + step - 1) / step * step; };
   // Blocks of equal height, in whole panels.
@@ -85,18 +86,18 @@ void cut(const AttentionPlan& plan, const AttentionBlocks& blocks, Cut& cut) {
                                     : std::max<Index>(cut.sequence.seq_kv, 1);
 }
 
-Index workspace(const AttentionPlan& plan, const Cut& cut) {
+Index workspace(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut) {
   Workspace count(nullptr);
-  Buffers(plan, cut, count);
+  Buffers(p, plan, cut, count);
   return count.used();
 }
 
 void run(const AttentionPlan& plan, const Task& task, float* memory) {
-  const AttentionProblem& p = *plan.problem;
+  const AttentionProblem& p = *task.rows.problem;
   const kernels::Kernels& kernel = *plan.kernels;
   const Index columns = plan.tile->columns;
   Workspace workspace(memory);
-  const Buffers buffers(plan, *task.cut, workspace);
+  const Buffers buffers(p, plan, *task.cut, workspace);
   const Rows& rows = task.rows;
   const KeyReader read_k(plan, rows, p.k, p.k_scales, p.d_k);
   const KeyReader read_v(plan, rows, p.v, p.v_scales, p.d_v);

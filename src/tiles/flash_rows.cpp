@@ -31,8 +31,8 @@ struct Buffers {
   float *k_scales, *v_scales;          // [block_kv]
   const void **k_rows, **v_rows;       // [block_kv]
 
-  Buffers(const AttentionPlan& plan, const Cut& cut, Workspace& workspace) {
-    const AttentionProblem& p = *plan.problem;
+  Buffers(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut,
+          Workspace& workspace) {
     const Index lanes = plan.kernels->lanes;
     s_row = (cut.block_kv + lanes - 1) / lanes * lanes;
     q = workspace.floats(cut.block_q * p.d_k);
@@ -54,24 +54,24 @@ struct Buffers {
 
 const char* refuse(const AttentionProblem&, Index, const AttentionBlocks&) { return nullptr; }
 
-void cut(const AttentionPlan&, const AttentionBlocks& blocks, Cut& cut) {
+void cut(const AttentionProblem&, const AttentionPlan&, const AttentionBlocks& blocks, Cut& cut) {
   cut.block_q = std::min(kRows, std::max<Index>(cut.rows, 1));
   cut.block_kv = std::max<Index>(std::min(blocks.block_kv, cut.sequence.seq_kv), 1);
   cut.row_blocks = (cut.rows + cut.block_q - 1) / cut.block_q;
   cut.part_kv = (blocks.split_kv + blocks.block_kv - 1) / blocks.block_kv * blocks.block_kv;
 }
 
-Index workspace(const AttentionPlan& plan, const Cut& cut) {
+Index workspace(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut) {
   Workspace count(nullptr);
-  Buffers(plan, cut, count);
+  Buffers(p, plan, cut, count);
   return count.used();
 }
 
 void run(const AttentionPlan& plan, const Task& task, float* memory) {
-  const AttentionProblem& p = *plan.problem;
+  const AttentionProblem& p = *task.rows.problem;
   const kernels::Kernels& kernel = *plan.kernels;
   Workspace workspace(memory);
-  const Buffers buffers(plan, *task.cut, workspace);
+  const Buffers buffers(p, plan, *task.cut, workspace);
   const Rows& rows = task.rows;
   const KeyReader read_k(plan, rows, p.k, p.k_scales, p.d_k);
   const KeyReader read_v(plan, rows, p.v, p.v_scales, p.d_v);

@@ -20,62 +20,68 @@ const Cut& cut_of(const AttentionPlan& plan, Index number) {
   return *(after - 1);
 }
 
-// A unit's rows. Units of one KV head follow each other, so that K and V stay in the cache; its
-// late query blocks come first: under a causal mask they are the longest, and a task that starts
-// last should be short.
-Rows rows_of_unit(const AttentionPlan& plan, const Cut& cut, Index unit) {
-  const Index local = unit - cut.first_unit;
-  const Index block = cut.row_blocks - 1 - local % cut.row_blocks;
-  const Index head = local / cut.row_blocks;
-  Sequence sequence = cut.sequence;
-  sequence.number += head / plan.problem->kv_heads;
-  const Index first = block * cut.block_q;
-  return {plan.problem, sequence, head % plan.problem->kv_heads, first,
-          std::min(cut.block_q, cut.rows - first)};
-}
-
 // Where part `part` of a unit leaves its state.
-State partial(const AttentionPlan& plan, const Cut& cut, Index part, float* unit) {
+State partial(const AttentionProblem& problem, const Cut& cut, Index part, float* unit) {
   const Index rows = cut.block_q;
-  float* at = unit + part * rows * (plan.problem->d_v + 2);
-  return {at, at + rows * plan.problem->d_v, at + rows * (plan.problem->d_v + 1)};
+  float* at = unit + part * rows * (problem.d_v + 2);
+  return {at, at + rows * problem.d_v, at + rows * (problem.d_v + 1)};
 }
 
 }  // namespace
 
+// Units of one KV head follow each other, so that K and V stay in the cache; its
+// late query blocks come first: under a causal mask they are the longest, and a task that starts
+// last should be short.
+Rows rows_of_unit(const AttentionProblem& problem, const Cut& cut, Index unit) {
+  const Index local = unit - cut.first_unit;
+  const Index block = cut.row_blocks - 1 - local % cut.row_blocks;
+  const Index head = local / cut.row_blocks;
+  Sequence sequence = cut.sequence;
+  sequence.number += head / problem.kv_heads;
+  const Index first = block * cut.block_q;
+  return {&problem, sequence, head % problem.kv_heads, first,
+          std::min(cut.block_q, cut.rows - first)};
+}
+
+const Cut& cut_of_unit(const AttentionPlan& plan, Index unit) {
+  return cut_of<&Cut::first_unit>(plan, unit);
+}
+
 Index first_task(const AttentionPlan& plan, Index unit) {
   if (unit >= plan.units) return plan.tasks;
-  const Cut& cut = cut_of<&Cut::first_unit>(plan, unit);
+  const Cut& cut = cut_of_unit(plan, unit);
   return cut.first_task + (unit - cut.first_unit) * cut.parts;
 }
 
-Task task_at(const AttentionPlan& plan, UnitRange wave, Index number, float* shared) {
+Task task_at(const AttentionProblem& problem, const AttentionPlan& plan, UnitRange wave,
+             Index number, float* shared) {
   const Cut& cut = cut_of<&Cut::first_task>(plan, number);
   const Index local = number - cut.first_task;
   const Index unit = cut.first_unit + local / cut.parts, part = local % cut.parts;
-  const Rows rows = rows_of_unit(plan, cut, unit);
+  const Rows rows = rows_of_unit(problem, cut, unit);
   const Keys all = reachable_keys(rows);
   const Index begin = part * cut.part_kv;
   const Keys keys{std::max(all.begin, begin),
                   part + 1 == cut.parts ? all.end : std::min(all.end, begin + cut.part_kv)};
   Task task{&cut, rows, keys, part == 0, {}};
   if (cut.parts > 1)
-    task.partial = partial(plan, cut, part, shared + (unit - wave.first) * plan.unit_floats);
+    task.partial = partial(problem, cut, part, shared + (unit - wave.first) * plan.unit_floats);
   return task;
 }
 
-void merge_parts(const AttentionPlan& plan, UnitRange wave, Index unit, float* shared) {
-  const Cut& cut = cut_of<&Cut::first_unit>(plan, unit);
+void merge_parts(const AttentionProblem& problem, const AttentionPlan& plan, UnitRange wave,
+                 Index unit, float* shared) {
+  const Cut& cut = cut_of_unit(plan, unit);
   if (cut.parts == 1) return;
-  const Rows rows = rows_of_unit(plan, cut, unit);
-  const Index d_v = plan.problem->d_v;
-  const ScoreUnits units(*plan.problem);
+  const Rows rows = rows_of_unit(problem, cut, unit);
+  const Index d_v = problem.d_v;
+  const ScoreUnits units(problem);
   float* memory = shared + (unit - wave.first) * plan.unit_floats;
-  const State merged = partial(plan, cut, 0, memory);
+  const State merged = partial(problem, cut, 0, memory);
   for (Index r = 0; r < rows.count; ++r) {
     float max = merged.row_max[r];
     for (Index part = 1; part < cut.parts; ++part)
-      max = std::max(max, partial(plan, cut, part, memory).row_max[r]);
+      max = std::max(max, partial(problem, cut, part, memory).row_max[r]);
     // Equal maxima, infinite ones too, leave a part as it is; one without keys has weight 0.
     const auto weight = [&](float own) {
       return own == max ? 1.0f : std::exp(units.exponent_scale * (own - max));
@@ -85,7 +91,7 @@ void merge_parts(const AttentionPlan& plan, UnitRange wave, Index unit, float* s
     float sum = merged.row_sum[r] * first;
     for (Index x = 0; x < d_v; ++x) out[x] *= first;
     for (Index part = 1; part < cut.parts; ++part) {
-      const State other = partial(plan, cut, part, memory);
+      const State other = partial(problem, cut, part, memory);
       const float w = weight(other.row_max[r]);
       sum += other.row_sum[r] * w;
       for (Index x = 0; x < d_v; ++x) out[x] += other.out[r * d_v + x] * w;

@@ -27,17 +27,23 @@ struct UnitRange {
   Index first, count;
 };
 
-// The numbers of a unit's first task.
+// The rows of a unit, and how it was cut.
+Rows rows_of_unit(const AttentionProblem& problem, const Cut& cut, Index unit);
+const Cut& cut_of_unit(const AttentionPlan& plan, Index unit);
+
+// The number of a unit's first task.
 Index first_task(const AttentionPlan& plan, Index unit);
 
 // `shared`: plan.unit_floats for each unit of the wave.
-Task task_at(const AttentionPlan& plan, UnitRange wave, Index number, float* shared);
+Task task_at(const AttentionProblem& problem, const AttentionPlan& plan, UnitRange wave,
+             Index number, float* shared);
 
 // Whether the parts of a wave's units must be merged.
 inline bool merges(const AttentionPlan& plan) { return plan.unit_floats > 0; }
 
 // Merges the parts of a unit, if it has several, in their order, and writes its rows.
-void merge_parts(const AttentionPlan& plan, UnitRange wave, Index unit, float* shared);
+void merge_parts(const AttentionProblem& problem, const AttentionPlan& plan, UnitRange wave,
+                 Index unit, float* shared);
 
 // The state with which a task begins: nothing attended yet but, in the first part, the sinks.
 void begin_rows(const Task& task, float* row_max, float* row_sum);

@@ -470,20 +470,28 @@ bool AttentionData::any_attends(const reference::Problem<float>& problem, std::i
   return false;
 }
 
-void AttentionData::run(const Executor* executor) {
+void AttentionData::prepare() {
   out.reset();
   lse.reset();
-  AttentionOptions given = options();
-  given.executor = executor;
   for (StoredTensor& stored : stored_) stored.write();
   stored_[3].reset();
-  attention(stored_q(), stored_k(), stored_v(), stored_out(), given);
+}
+
+void AttentionData::finish() {
   EXPECT_TRUE(stored_[3].gaps_unchanged()) << "out, " << of.describe();
   stored_[3].read();
   EXPECT_TRUE(out.gaps_unchanged()) << "out, " << of.describe();
   EXPECT_TRUE(lse.gaps_unchanged()) << "lse, " << of.describe();
   for (const auto* tensor : {&q, &k, &v, &bias}) EXPECT_TRUE(tensor->unchanged()) << of.describe();
   EXPECT_TRUE(mask.unchanged()) << of.describe();
+}
+
+void AttentionData::run(const Executor* executor) {
+  prepare();
+  AttentionOptions given = options();
+  given.executor = executor;
+  attention(stored_q(), stored_k(), stored_v(), stored_out(), given);
+  finish();
 }
 
 std::vector<ExpectedAttention> AttentionData::expect() const {

@@ -100,6 +100,9 @@ class AttentionData {
 
   // Poisons out and lse, calls rapt::attention, and checks that only their elements were written.
   void run(const Executor* executor = nullptr);
+  // What run() does before and after the call.
+  void prepare();
+  void finish();
 
   // Gates A and C, for the last run.
   std::vector<ExpectedAttention> expect() const;  // one for each batch element

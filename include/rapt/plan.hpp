@@ -1,0 +1,94 @@
+// Planning apart from running: check and cut a problem once, run it many times on other data of the
+// same shapes (the layers of a model, say), and say how it will be computed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "rapt/attention.hpp"
+#include "rapt/export.hpp"
+
+namespace rapt {
+
+// How a problem is computed.
+struct Explanation {
+  // An algorithm that was not taken, and the sentence that says why.
+  struct Refusal {
+    std::string algorithm, reason;
+  };
+  // Batch elements of unequal length may be cut in different ways.
+  struct Cut {
+    std::int64_t elements = 0;  // of the batch, that are cut like this
+    std::int64_t seq_q = 0, seq_kv = 0;
+    std::string algorithm;
+    std::vector<Refusal> refused;
+    std::int64_t block_q = 0, block_kv = 0;  // rows (positions x group) of a unit; keys of a step
+    std::int64_t units = 0;                  // blocks of rows, of all these elements
+    std::int64_t parts = 0, part_kv = 0;     // into which the keys of a unit are split
+  };
+
+  std::string target;      // ISA
+  std::string config_row;  // the numbers in use, as the config format spells them
+  bool tuned = false;      // the row is from a config, not from the formulas
+  std::int64_t tile_rows = 0, tile_columns = 0;  // register tile
+  std::vector<Cut> cuts;
+  std::int64_t tasks = 0, waves = 0;
+  std::int64_t workspace_bytes = 0;  // for one worker; each more needs worker_bytes
+  std::int64_t worker_bytes = 0;
+  // Tiles of rows x keys: nobody attends a skipped one; a masked one takes the path with mask work.
+  std::int64_t tiles = 0, skipped_tiles = 0, masked_tiles = 0;
+  double flops = 0;  // of the products over the tiles that are not skipped
+  double bytes = 0;  // q, k, v and out, each once
+
+  RAPT_API std::string text() const;  // all of it, in lines
+};
+
+// Memory to run on in place of that which was planned with, laid out alike. Null: as planned.
+struct AttentionPointers {
+  const void* q = nullptr;
+  const void* k = nullptr;
+  const void* v = nullptr;
+  void* out = nullptr;
+  float* lse = nullptr;
+  const float* k_scales = nullptr;
+  const float* v_scales = nullptr;
+  const bool* mask = nullptr;
+  const float* bias = nullptr;
+};
+
+// A checked, planned call of attention(). It keeps lengths, offsets and the block table as they
+// were; all other arrays must live as long as it is run on them. Planning takes microseconds and
+// allocates; running allocates nothing of its own where the caller gives a workspace. Any number of
+// threads may run one plan at once, each with its own workspace and outputs.
+class RAPT_API AttentionPlan {
+ public:
+  // Throws Error as attention() does.
+  AttentionPlan(const AnyQ& q, const AnyK& k, const AnyV& v, const AnyOut& out,
+                const AttentionOptions& options = {});
+  AttentionPlan(AttentionPlan&&) noexcept;
+  AttentionPlan& operator=(AttentionPlan&&) noexcept;
+  ~AttentionPlan();
+
+  // Bytes for a run with the plan's executor, as many workers as it has now.
+  std::size_t workspace_bytes() const;
+
+  // workspace: at least workspace_bytes(), on a multiple of 64; null: the library's own. Throws
+  // Error when it is too small for the executor's workers.
+  void run(const AttentionPointers& pointers = {}, void* workspace = nullptr,
+           std::size_t bytes = 0) const;
+
+  Explanation explain() const;
+
+ private:
+  struct State;
+  std::unique_ptr<const State> state_;
+};
+
+// How attention() would compute this, without running it.
+RAPT_API Explanation explain(const AnyQ& q, const AnyK& k, const AnyV& v, const AnyOut& out,
+                             const AttentionOptions& options = {});
+
+}  // namespace rapt

@@ -1,0 +1,255 @@
+// Plans: made once, run many times, without memory of their own; and what explain() says of them.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <thread>
+
+#include "rapt/rapt.hpp"
+#include "support/attention_case.hpp"
+#include "support/memory.hpp"
+#include "support/ways.hpp"
+
+namespace {
+
+// Every allocation of the program by new.
+std::atomic<std::int64_t> allocations{0};
+
+void* allocate(std::size_t bytes, std::size_t alignment) {
+  ++allocations;
+  void* memory = nullptr;
+  if (posix_memalign(&memory, alignment, bytes == 0 ? 1 : bytes) != 0) throw std::bad_alloc();
+  return memory;
+}
+
+}  // namespace
+
+void* operator new(std::size_t bytes) { return allocate(bytes, sizeof(std::max_align_t)); }
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  return allocate(bytes, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+
+namespace rapt::tests {
+namespace {
+
+using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
+
+const std::vector<Blocks> kSmall = {few_keys_lanes(16), few_keys_rows(16)};
+
+AttentionPlan plan_of(const AttentionData& data, const Executor* executor) {
+  AttentionOptions options = data.options();
+  options.executor = executor;
+  return {data.stored_q(), data.stored_k(), data.stored_v(), data.stored_out(), options};
+}
+
+TEST(Plan, RunsAsAttentionDoesInExactlyItsWorkspaceWithoutAllocating) {  // R12
+  Seeds(71, cases(300)).for_each([](std::uint64_t seed) {
+    AttentionData data(AttentionCase::random(seed));
+    for_each_way(kSmall, [&] {
+      data.run(&serial_executor());
+      const std::vector<float> out = data.out.values(), lse = data.lse.values();
+      const AttentionPlan plan = plan_of(data, &serial_executor());
+      const std::size_t bytes = (plan.workspace_bytes() + 63) / 64 * 64;
+      // A byte beyond it is a crash.
+      GuardedMemory workspace(bytes, Edge::end);
+      for (int again = 0; again < 2; ++again) {
+        std::memset(workspace.data(), 0xff, bytes);
+        data.prepare();
+        const std::int64_t before = allocations;
+        plan.run({}, workspace.data(), bytes);
+        EXPECT_EQ(allocations - before, 0) << data.of.describe();
+        data.finish();
+        EXPECT_TRUE(same_bits(out, data.out.values())) << data.of.describe();
+        EXPECT_TRUE(same_bits(lse, data.lse.values())) << data.of.describe();
+      }
+    });
+  });
+}
+
+// One plan, the memory of several calls.
+struct Layers {
+  static constexpr std::int64_t kHeads = 4, kKvHeads = 2, kQueries = 5, kKeys = 700, kDepth = 32;
+  std::vector<float> q, k, v, out, lse, expected;
+
+  explicit Layers(std::uint64_t seed)
+      : q(fill(kHeads * kQueries * kDepth, seed)),
+        k(fill(kKvHeads * kKeys * kDepth, seed + 1)),
+        v(fill(kKvHeads * kKeys * kDepth, seed + 2)),
+        out(q.size()),
+        lse(kHeads * kQueries),
+        expected(q.size()) {
+    attention(q_view(), k_view(), v_view(), AnyOut(expected.data(), {kHeads, kQueries, kDepth}));
+  }
+  static std::vector<float> fill(std::int64_t n, std::uint64_t seed) {
+    Random random(seed);
+    std::vector<float> values(static_cast<std::size_t>(n));
+    for (float& x : values) x = static_cast<float>(random.normal());
+    return values;
+  }
+  AnyQ q_view() const { return {q.data(), {kHeads, kQueries, kDepth}}; }
+  AnyK k_view() const { return {k.data(), {kKvHeads, kKeys, kDepth}}; }
+  AnyV v_view() const { return {v.data(), {kKvHeads, kKeys, kDepth}}; }
+  AnyOut out_view() { return {out.data(), {kHeads, kQueries, kDepth}}; }
+};
+
+TEST(Plan, RunsOnOtherMemoryAndFromManyThreads) {
+  Layers planned(1);
+  const AttentionPlan plan(planned.q_view(), planned.k_view(), planned.v_view(),
+                           planned.out_view());
+  std::vector<Layers> layers;
+  for (std::uint64_t i = 0; i < 8; ++i) layers.emplace_back(10 * i);
+  std::vector<std::thread> threads;
+  for (Layers& layer : layers) {
+    threads.emplace_back([&] {
+      for (int again = 0; again < 10; ++again)
+        plan.run({.q = layer.q.data(),
+                  .k = layer.k.data(),
+                  .v = layer.v.data(),
+                  .out = layer.out.data()});
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const Layers& layer : layers) EXPECT_TRUE(same_bits(layer.expected, layer.out));
+}
+
+TEST(Plan, KeepsLengthsAndPagesAsTheyWere) {
+  Layers data(3);
+  const std::vector<float> before = data.out;
+  // One sequence whose cache is pages of 100 keys, in order.
+  std::vector<std::int32_t> table = {0, 1, 2, 3, 4, 5, 6}, length = {650};
+  const auto pool = [](const std::vector<float>& keys) {
+    // [pages, kv_heads, page, depth] over [kv_heads, keys, depth]
+    return View<const float, KvHead, Key, DepthK>(
+        keys.data(), {7, Layers::kKvHeads, 100, Layers::kDepth},
+        {100 * Layers::kDepth, Layers::kKeys * Layers::kDepth, Layers::kDepth, 1});
+  };
+  const View<const float, KvHead, Key, DepthK> k = pool(data.k), v = pool(data.v);
+  const View<const float, KvHead, Key, DepthV> v_pages(
+      v.data(), {7, Layers::kKvHeads, 100, Layers::kDepth},
+      {100 * Layers::kDepth, Layers::kKeys * Layers::kDepth, Layers::kDepth, 1});
+  AttentionOptions options;
+  options.block_table = {table.data(), {1, 7}};
+  options.kv_lengths = {length.data(), {1}};
+  const View<const float, Head, Query, DepthK> q(data.q.data(), {1, 4, 5, 32});
+  const View<float, Head, Query, DepthV> out(data.out.data(), {1, 4, 5, 32});
+  const AttentionPlan plan(q, k, v_pages, out, options);
+  plan.run();
+  const std::vector<float> first = data.out;
+  table.assign(7, -1);
+  length[0] = 1 << 30;
+  plan.run();
+  EXPECT_TRUE(same_bits(first, data.out));
+}
+
+template <class Call>
+void expect_refusal(const Call& call, std::initializer_list<const char*> words) {
+  try {
+    call();
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    for (const char* word : words)
+      EXPECT_NE(std::string(error.what()).find(word), std::string::npos)
+          << error.what() << " lacks " << word;
+  }
+}
+
+TEST(Plan, RefusesAWorkspaceThatIsTooSmallOrCrooked) {
+  Layers data(5);
+  const AttentionPlan plan(data.q_view(), data.k_view(), data.v_view(), data.out_view());
+  const std::size_t bytes = plan.workspace_bytes();
+  ASSERT_GT(bytes, 64u);
+  std::vector<float> memory(bytes / sizeof(float) + 32);
+  auto* aligned = reinterpret_cast<std::byte*>(
+      (reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
+  const std::vector<float> before = data.out;
+  expect_refusal([&] { plan.run({}, aligned, bytes - 1); },
+                 {"workspace", std::to_string(bytes).c_str(), std::to_string(bytes - 1).c_str()});
+  expect_refusal([&] { plan.run({}, aligned + 4, bytes); }, {"workspace", "4"});
+  expect_refusal([&] { plan.run({.lse = data.lse.data()}); }, {"lse", "without it"});
+  EXPECT_TRUE(same_bits(before, data.out));
+}
+
+TEST(Explain, SaysWhatIsSkippedAndWhy) {
+  constexpr std::int64_t kLength = 1024;
+  const std::vector<float> data(kLength * 64);
+  std::vector<float> out(data.size());
+  const AnyQ q(data.data(), {1, kLength, 64});
+  const AnyK k(data.data(), {1, kLength, 64});
+  const AnyV v(data.data(), {1, kLength, 64});
+  const AnyOut o(out.data(), {1, kLength, 64});
+  const Explanation all = explain(q, k, v, o);
+  EXPECT_EQ(all.target, target());
+  ASSERT_EQ(all.cuts.size(), 1u);
+  EXPECT_EQ(all.cuts[0].algorithm, "flash_lanes");
+  EXPECT_TRUE(all.cuts[0].refused.empty());
+  EXPECT_EQ(all.skipped_tiles, 0);
+  EXPECT_EQ(all.masked_tiles, 0);
+  EXPECT_DOUBLE_EQ(all.flops, 4.0 * kLength * kLength * 64);
+  EXPECT_DOUBLE_EQ(all.bytes, 4.0 * kLength * 64 * 4);
+
+  AttentionOptions causal;
+  causal.causal = true;
+  const Explanation half = explain(q, k, v, o, causal);
+  EXPECT_EQ(half.tiles, all.tiles);
+  EXPECT_GT(half.skipped_tiles * 10, half.tiles * 2);
+  EXPECT_GT(half.masked_tiles, 0);
+  EXPECT_LT(half.flops, 0.7 * all.flops);
+
+  // A window of 64 keys leaves few tiles.
+  causal.window_left = 63;
+  const Explanation window = explain(q, k, v, o, causal);
+  EXPECT_GT(window.skipped_tiles, half.skipped_tiles);
+  EXPECT_LT(window.flops, half.flops);
+
+  // One query: few rows, so not the first algorithm, and the keys make the tasks.
+  const Explanation decode =
+      explain(AnyQ(data.data(), {1, 1, 64}), k, v, AnyOut(out.data(), {1, 1, 64}));
+  EXPECT_EQ(decode.cuts[0].algorithm, "flash_rows");
+  ASSERT_EQ(decode.cuts[0].refused.size(), 1u);
+  EXPECT_EQ(decode.cuts[0].refused[0].algorithm, "flash_lanes");
+  EXPECT_NE(decode.cuts[0].refused[0].reason.find("few rows"), std::string::npos);
+  EXPECT_GT(decode.cuts[0].parts, 1);
+  EXPECT_EQ(decode.tasks, decode.cuts[0].parts);
+  for (const std::string& word : {std::string("flash_rows"), std::string("not flash_lanes"),
+                                  target(), std::string("skipped"), std::string("workspace")})
+    EXPECT_NE(decode.text().find(word), std::string::npos) << decode.text();
+}
+
+TEST(Explain, NamesTheConfigRow) {
+  const std::vector<float> data(64 * 64);
+  std::vector<float> out(data.size());
+  const auto of = [&] {
+    return explain(AnyQ(data.data(), {1, 64, 64}), AnyK(data.data(), {1, 64, 64}),
+                   AnyV(data.data(), {1, 64, 64}), AnyOut(out.data(), {1, 64, 64}));
+  };
+  load_config("");
+  const Explanation formulas = of();
+  EXPECT_FALSE(formulas.tuned);
+  EXPECT_NE(formulas.config_row.find(target()), std::string::npos);
+  std::string row = formulas.config_row;
+  const auto at = row.find("block_kv=");
+  row.replace(at, row.find(',', at) - at, "block_kv=48");
+  load_config(row);
+  EXPECT_TRUE(of().tuned);
+  EXPECT_EQ(of().cuts[0].block_kv, 48);
+  load_config("");
+}
+
+TEST(Explain, WorkspaceIsThatOfAPlan) {
+  Seeds(72, cases(200)).for_each([](std::uint64_t seed) {
+    const AttentionData data(AttentionCase::random(seed));
+    const AttentionPlan plan = plan_of(data, &serial_executor());
+    const Explanation e = plan.explain();
+    EXPECT_EQ(e.workspace_bytes, static_cast<std::int64_t>(plan.workspace_bytes()));
+    EXPECT_LE(e.skipped_tiles + e.masked_tiles, e.tiles);
+    EXPECT_FALSE(e.text().empty());
+  });
+}
+
+}  // namespace
+}  // namespace rapt::tests
