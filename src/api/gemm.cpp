@@ -9,8 +9,8 @@
 namespace rapt {
 
 void gemm(View<const float, axis::Row, axis::Inner> a,
-          View<const float, axis::Inner, axis::Column> b, View<float, axis::Row, axis::Column> c,
-          const GemmOptions& options) {
+          const AnyView<const std::byte, axis::Inner, axis::Column>& b,
+          View<float, axis::Row, axis::Column> c, const GemmOptions& options) {
   const tiles::GemmProblem problem = problem::check_gemm(a, b, c, options);
   const tiles::GemmPlan plan = plan::plan_gemm(problem);
   verbose::timed([&] { parallel::run(plan, options.executor); },

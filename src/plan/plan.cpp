@@ -39,8 +39,11 @@ auto first_that_takes(const List& list, const Problem& problem, const Blocks& bl
 // c^T = b^T a^T: the same product, with the roles of rows and columns exchanged.
 void transpose(tiles::GemmProblem& p) {
   std::swap(p.m, p.n);
-  std::swap(p.a, p.b);
-  for (auto* array : {&p.a, &p.b}) std::swap(array->row_stride, array->column_stride);
+  const tiles::Array<const float> b = tiles::floats(p.b);
+  p.b = tiles::stored(p.a);
+  p.a = b;
+  std::swap(p.a.row_stride, p.a.column_stride);
+  std::swap(p.b.row_stride, p.b.column_stride);
   std::swap(p.c.row_stride, p.c.column_stride);
   p.transposed = !p.transposed;
 }
@@ -186,8 +189,9 @@ tiles::GemmPlan plan_gemm(const tiles::GemmProblem& problem) {
   // Lanes run along c's adjacent elements; and a thin c whose a is contiguous along k is a product
   // of few rows.
   const bool columns_adjacent = p.c.row_stride == 1 && p.c.column_stride != 1;
-  const bool thin = p.n <= 4 && p.m > p.n && p.a.column_stride == 1 && p.b.row_stride == 1;
-  if (columns_adjacent || thin) {
+  const bool thin = p.n <= 4 && p.m > p.n && p.a.column_stride == 1 &&
+                    p.b.row_stride == tiles::bytes_of(p.b.type);
+  if (p.b.type == Type::f32 && (columns_adjacent || thin)) {
     transpose(p);
     p.element_rows = p.m;
   }

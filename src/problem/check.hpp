@@ -18,7 +18,7 @@ void check_salience(const AnyQ& q, const AnyK& k,
                     const AttentionOptions& options);
 
 tiles::GemmProblem check_gemm(const View<const float, axis::Row, axis::Inner>& a,
-                              const View<const float, axis::Inner, axis::Column>& b,
+                              const AnyView<const std::byte, axis::Inner, axis::Column>& b,
                               const View<float, axis::Row, axis::Column>& c,
                               const GemmOptions& options);
 

@@ -32,10 +32,12 @@ tiles::Array<T> matrix_of(const View<T, RowAxis, ColumnAxis>& view) {
 }  // namespace
 
 tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a,
-                              const View<const float, Inner, Column>& b,
+                              const AnyView<const std::byte, Inner, Column>& b,
                               const View<float, Row, Column>& c, const GemmOptions& options) {
   check_memory("a", a);
-  check_memory("b", b);
+  check_memory("b", b, tiles::bytes_of(b.type()));
+  if (b.type() == Type::int4)
+    fail(ErrorCode::bad_value, {"the type of b", "int4", "must be f32, bf16, f16 or int8"});
   check_output("c", c);
   agree(Inner::name, "a", a.extent<Inner>(), "b", b.extent<Inner>());
   agree(Row::name, "a", a.extent<Row>(), "c", c.extent<Row>());
@@ -49,14 +51,28 @@ tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a,
   p.alpha = options.alpha;
   p.beta = options.beta;
   p.a = matrix_of(a);
-  p.b = matrix_of(b);
+  p.b.data = b.data();
+  p.b.type = b.type();
+  p.b.row_stride = b.stride<Inner>() * tiles::bytes_of(b.type());
+  p.b.column_stride = b.stride<Column>() * tiles::bytes_of(b.type());
   p.c = matrix_of(c);
   broadcast_batch("a", a, "c", p.batch, p.a.batch_stride);
   broadcast_batch("b", b, "c", p.batch, p.b.batch_stride);
+  for (tiles::Index& stride : p.b.batch_stride) stride *= tiles::bytes_of(b.type());
   for (int i = 0; i < c.batch_axes(); ++i) p.c.batch_stride[i] = c.batch_stride(i);
-  for (auto* array : {&p.a, &p.b}) {
-    if (array->data == nullptr)
-      *array = {};  // k = 0: no elements, and no offsets from a null pointer
+  // k = 0: no elements, and no offsets from a null pointer
+  if (p.a.data == nullptr) p.a = {};
+  if (p.b.data == nullptr) p.b = {};
+  if (options.b_scales) {
+    if (b.type() != Type::int8) fail(ErrorCode::bad_value, {"b_scales", "given", "b is not int8"});
+    check_memory("b_scales", options.b_scales);
+    if (options.b_scales.batch_axes() != 0) {
+      fail(ErrorCode::wrong_rank, {"b_scales", std::int64_t{options.b_scales.batch_axes()},
+                                   "the scales of b", std::int64_t{0}});
+    }
+    agree(Column::name, "b_scales", options.b_scales.extent<Column>(), "c", p.n);
+    p.b_scale = options.b_scales.data();
+    p.b_scale_stride = options.b_scales.stride<Column>();
   }
   if (options.bias) {
     check_memory("bias", options.bias);

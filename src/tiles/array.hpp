@@ -41,6 +41,26 @@ struct Stored : Array<Byte> {
   bool contiguous() const { return this->column_stride == bytes_of(type); }
 };
 
+// An array of floats, with its strides in elements or in bytes.
+inline Stored<const std::byte> stored(const Array<const float>& array) {
+  Stored<const std::byte> to;
+  to.data = reinterpret_cast<const std::byte*>(array.data);
+  for (int i = 0; i < kBatchAxes; ++i) to.batch_stride[i] = array.batch_stride[i] * 4;
+  to.head_stride = array.head_stride * 4;
+  to.row_stride = array.row_stride * 4;
+  to.column_stride = array.column_stride * 4;
+  return to;
+}
+inline Array<const float> floats(const Stored<const std::byte>& array) {
+  Array<const float> to;
+  to.data = reinterpret_cast<const float*>(array.data);
+  for (int i = 0; i < kBatchAxes; ++i) to.batch_stride[i] = array.batch_stride[i] / 4;
+  to.head_stride = array.head_stride / 4;
+  to.row_stride = array.row_stride / 4;
+  to.column_stride = array.column_stride / 4;
+  return to;
+}
+
 // The leading axes of a problem, flattened to one index by whoever hands out the work.
 struct Batch {
   int axes = 0;

@@ -11,8 +11,11 @@ struct GemmProblem {
   Batch batch;
   Index m = 0, n = 0, k = 0;
   float alpha = 1.0f, beta = 0.0f;
-  Array<const float> a, b;  // [m, k], [k, n]
-  Array<float> c;           // [m, n]
+  Array<const float> a;            // [m, k]
+  Stored<const std::byte> b;       // [k, n], f32, bf16, f16 or int8
+  const float* b_scale = nullptr;  // of int8: [n], or null
+  Index b_scale_stride = 0;
+  Array<float> c;  // [m, n]
   // Rows of one batch element, where the plan has stacked several: what decides about the order of
   // sums looks at these alone, so that an element has the same bits alone and in any batch.
   Index element_rows = 0;

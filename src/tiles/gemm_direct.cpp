@@ -19,7 +19,8 @@ struct Buffers {
 };
 
 const char* refuse(const GemmProblem& p, const GemmBlocks& blocks) {
-  if (p.b.column_stride != 1) return "the columns of b are not adjacent";
+  if (p.b.type != Type::f32) return "b is not f32: it is widened while it is packed";
+  if (!p.b.contiguous()) return "the columns of b are not adjacent";
   const bool small = p.m * p.n <= 64 * 64 && p.k <= 64;
   if (p.m > blocks.direct_rows && !small)
     return "c has many rows (more than direct_rows): packing b pays";
@@ -40,7 +41,8 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   Workspace workspace(memory);
   const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
-  const float* b = p.batch.element(p.b, block.batch) + block.column;
+  const Array<const float> b_floats = floats(p.b);
+  const float* b = p.batch.element(b_floats, block.batch) + block.column;
   float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
              block.column * p.c.column_stride;
   std::fill_n(buffers.beta, kernels::kMaxColumns, p.beta);
@@ -57,8 +59,8 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
                      {.a = a.data,
                       .a_row = a.row,
                       .a_inner = a.inner,
-                      .b = b + x * p.b.row_stride,
-                      .b_inner = p.b.row_stride,
+                      .b = b + x * b_floats.row_stride,
+                      .b_inner = b_floats.row_stride,
                       .c = c,
                       .c_row = p.c.row_stride,
                       .c_column = p.c.column_stride,

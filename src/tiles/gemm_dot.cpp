@@ -12,7 +12,7 @@ constexpr Index kRows = 8;  // of one batch element
 const char* refuse(const GemmProblem& p, const GemmBlocks&) {
   if (p.element_rows > kRows)
     return "c has more than 8 rows: broadcasting a is cheaper than summing across lanes";
-  if (p.b.row_stride != 1) return "b is not contiguous along k";
+  if (p.b.row_stride != bytes_of(p.b.type)) return "b is not contiguous along k";
   if (p.a.column_stride != 1) return "a is not contiguous along k";
   return nullptr;
 }
@@ -26,19 +26,24 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   const GemmProblem& p = plan.problem;
   const GemmBlock block = block_of(plan, unit, row_block);
   const float* a = p.batch.element(p.a, block.batch) + block.row * p.a.row_stride;
-  const float* b = p.batch.element(p.b, block.batch) + block.column * p.b.column_stride;
+  const std::byte* b = p.batch.element(p.b, block.batch) + block.column * p.b.column_stride;
   float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
              block.column * p.c.column_stride;
   constexpr Index kColumns = 64;
   const void* b_rows[kColumns];
+  float b_scale[kColumns];
   for (Index begin = 0; begin < block.columns; begin += kColumns) {
     const Index columns = std::min(kColumns, block.columns - begin);
-    for (Index n = 0; n < columns; ++n) b_rows[n] = b + (begin + n) * p.b.column_stride;
+    for (Index n = 0; n < columns; ++n) {
+      b_rows[n] = b + (begin + n) * p.b.column_stride;
+      if (p.b_scale != nullptr)
+        b_scale[n] = p.b_scale[(block.column + begin + n) * p.b_scale_stride];
+    }
     plan.kernels->dot_product({.a = a,
                                .a_row = p.a.row_stride,
                                .b = b_rows,
-                               .b_type = Type::f32,
-                               .b_scale = nullptr,
+                               .b_type = p.b.type,
+                               .b_scale = p.b_scale == nullptr ? nullptr : b_scale,
                                .c = c + begin * p.c.column_stride,
                                .c_row = p.c.row_stride,
                                .c_column = p.c.column_stride,

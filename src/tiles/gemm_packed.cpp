@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "tiles/gemm.hpp"
+#include "tiles/stored.hpp"
 #include "tiles/workspace.hpp"
 
 namespace rapt::tiles {
@@ -81,24 +82,61 @@ void copy_panel_row(const float* from, Index n, Index columns, float* to) {
   for (; i < columns; ++i) to[i] = 0.0f;
 }
 
-// b[x .. x + slice, column .. column + n] -> panel [slice, NR]
+// b[x .. x + slice, column .. column + n] -> panel [slice, NR], as floats
 void pack_panel(const GemmPlan& plan, Index batch, Index column, Index n, Index x, Index slice,
                 float* panel) {
   const GemmProblem& p = plan.problem;
-  const Index columns = plan.tile->columns;
-  const float* from = p.batch.element(p.b, batch) + column * p.b.column_stride + x * p.b.row_stride;
-  if (p.b.column_stride == 1) {
-    for (Index i = 0; i < slice; ++i)
-      copy_panel_row(from + i * p.b.row_stride, n, columns, panel + i * columns);
-  } else {
-    const float* rows[kernels::kMaxColumns];
-    for (Index r = 0; r < n; ++r) rows[r] = from + r * p.b.column_stride;
+  const Index columns = plan.tile->columns, bytes = bytes_of(p.b.type);
+  const std::byte* from =
+      p.batch.element(p.b, batch) + column * p.b.column_stride + x * p.b.row_stride;
+  const float* rows[kernels::kMaxColumns];
+  if (p.b.type == Type::f32 && p.b.contiguous()) {
+    for (Index i = 0; i < slice; ++i) {
+      copy_panel_row(reinterpret_cast<const float*>(from + i * p.b.row_stride), n, columns,
+                     panel + i * columns);
+    }
+  } else if (p.b.type == Type::f32) {
+    for (Index r = 0; r < n; ++r)
+      rows[r] = reinterpret_cast<const float*>(from + r * p.b.column_stride);
     plan.kernels->pack_rows({.source = rows,
-                             .stride = p.b.row_stride,
+                             .stride = p.b.row_stride / bytes,
                              .rows = n,
                              .length = slice,
                              .panel = panel,
                              .columns = columns});
+  } else if (p.b.contiguous()) {
+    for (Index i = 0; i < slice; ++i) {
+      plan.kernels->widen(p.b.type, from + i * p.b.row_stride, n, panel + i * columns);
+      std::fill(panel + i * columns + n, panel + (i + 1) * columns, 0.0f);
+    }
+  } else {
+    // A little of each row at a time, as floats.
+    constexpr Index kLength = 16;
+    float wide[kernels::kMaxColumns * kLength];
+    for (Index r = 0; r < n; ++r) rows[r] = wide + r * kLength;
+    for (Index begin = 0; begin < slice; begin += kLength) {
+      const Index length = std::min(kLength, slice - begin);
+      for (Index r = 0; r < n; ++r) {
+        const std::byte* row = from + r * p.b.column_stride + begin * p.b.row_stride;
+        if (p.b.row_stride == bytes) {
+          plan.kernels->widen(p.b.type, row, length, wide + r * kLength);
+        } else {
+          for (Index i = 0; i < length; ++i)
+            wide[r * kLength + i] = read_element(p.b.type, row + i * p.b.row_stride);
+        }
+      }
+      plan.kernels->pack_rows({.source = rows,
+                               .stride = 1,
+                               .rows = n,
+                               .length = length,
+                               .panel = panel + begin * columns,
+                               .columns = columns});
+    }
+  }
+  if (p.b_scale == nullptr) return;
+  for (Index i = 0; i < slice; ++i) {
+    for (Index r = 0; r < n; ++r)
+      panel[i * columns + r] *= p.b_scale[(column + r) * p.b_scale_stride];
   }
 }
 

@@ -140,7 +140,7 @@ TEST(Golden, MatrixProduct) {
     for_each_way(kSmall, [&] {
       std::fill(c.begin(), c.end(), std::numeric_limits<float>::quiet_NaN());
       std::copy(before.f32.begin(), before.f32.end(), c.begin());
-      gemm(a_view, b_view, c_view, options);
+      rapt::gemm(a_view, b_view, c_view, options);
       Comparison comparison;
       for (std::size_t i = 0; i < c.size(); ++i)
         comparison.add(c[i], want.f64[i], bounds[i], 1e-12, static_cast<std::int64_t>(i));

@@ -65,6 +65,7 @@ GemmCase GemmCase::random(std::uint64_t seed, std::int64_t largest) {
   g.a_transposed = random.percent(40);
   g.b_transposed = random.percent(40);
   g.c_transposed = random.percent(30);
+  if (random.percent(40)) g.b_type = random.pick({Type::bf16, Type::f16, Type::int8});
   return g;
 }
 
@@ -77,6 +78,8 @@ std::string GemmCase::describe() const {
        << (integers ? " integers" : "");
   if (a_broadcast != 0) text << " a broadcast " << a_broadcast;
   if (b_broadcast != 0) text << " b broadcast " << b_broadcast;
+  constexpr const char* kTypes[] = {"f32", "bf16", "f16", "int8"};
+  text << " b " << kTypes[static_cast<int>(b_type)];
   if (dense) {
     text << " dense" << (a_transposed ? " a^T" : "") << (b_transposed ? " b^T" : "")
          << (c_transposed ? " c^T" : "");
@@ -91,7 +94,8 @@ GemmData::GemmData(const GemmCase& g, Random random)
       a(make(g, random, matrix(g.batch, g.a_broadcast, g.m, g.k), true, g.a_transposed)),
       b(make(g, random, matrix(g.batch, g.b_broadcast, g.k, g.n), true, g.b_transposed)),
       c(make(g, random, matrix(g.batch, 0, g.m, g.n), false, g.c_transposed)),
-      bias({g.n}, random_layout(random, 1, true)) {
+      bias({g.n}, random_layout(random, 1, true)),
+      b_scales_({g.n}) {
   const auto value = [&](std::int64_t) {
     return g.integers ? static_cast<float>(random.between(-16, 16))
                       : static_cast<float>(random.normal());
@@ -101,7 +105,32 @@ GemmData::GemmData(const GemmCase& g, Random random)
   bias.fill(value);
   c.fill(value);
   before_ = c.values();
+  // What the storage of b holds; its columns are often contiguous, or its rows.
+  Layout layout = random_layout(random, static_cast<int>(b.extents().size()), true);
+  const auto last = static_cast<int>(b.extents().size()) - 1;
+  if (g.b_transposed && layout.order.empty()) {
+    for (int axis = 0; axis <= last; ++axis) layout.order.push_back(axis);
+    std::swap(layout.order.back(), layout.order.end()[-2]);
+  }
+  b_scales_.fill([&](std::int64_t) {
+    return g.integers ? 0.5f : to_float(to_bf16(static_cast<float>(random.uniform())));
+  });
+  if (g.b_type == Type::int8) {
+    int8_b_.emplace(b.extents(), layout);
+    for (std::int64_t i = 0; i < b.size(); ++i) {
+      (*int8_b_)[i] = static_cast<std::int8_t>(random.between(-128, 127));
+      b[i] = static_cast<float>((*int8_b_)[i]) * b_scales_[i % g.n];
+    }
+  } else {
+    stored_b_.emplace(g.b_type, b, layout);
+    stored_b_->round();
+  }
   for (auto* tensor : {&a, &b, &bias}) tensor->seal();
+}
+
+AnyView<const std::byte, Inner, Column> GemmData::stored_b() const {
+  if (int8_b_) return int8_b_->view<Inner, Column>();
+  return stored_b_->view<AnyView<const std::byte, Inner, Column>, Inner, Column>();
 }
 
 GemmOptions GemmData::options() const {
@@ -123,7 +152,8 @@ void GemmData::run(const Executor* executor) {
   restore();
   GemmOptions given = options();
   given.executor = executor;
-  gemm(a_view(), b_view(), c_view(), given);
+  if (int8_b_) given.b_scales = b_scales_.view<Column>();
+  gemm(a_view(), stored_b(), c_view(), given);
   EXPECT_TRUE(c.gaps_unchanged()) << of.describe();
   for (const auto* tensor : {&a, &b, &bias}) EXPECT_TRUE(tensor->unchanged()) << of.describe();
 }

@@ -1,11 +1,13 @@
 // Random matrix products: sizes, options, layouts and data from one seed, in guarded memory.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "rapt/gemm.hpp"
 #include "support/bounds.hpp"
+#include "support/stored.hpp"
 #include "support/tensor.hpp"
 
 namespace rapt::tests {
@@ -20,6 +22,7 @@ struct GemmCase {
   Activation activation = Activation::none;
   bool integers = false;
   bool dense = false;  // otherwise random strides, transposed and not
+  Type b_type = Type::f32;
   bool a_transposed = false, b_transposed = false, c_transposed = false;  // of dense ones
   std::uint64_t seed = 1;
 
@@ -39,6 +42,7 @@ class GemmData {
   }
   View<float, axis::Row, axis::Column> c_view() const { return c.view<axis::Row, axis::Column>(); }
   GemmOptions options() const;
+  AnyView<const std::byte, axis::Inner, axis::Column> stored_b() const;
 
   // Puts c back to what it was (NaN where beta is 0), calls rapt::gemm, checks that only c was
   // written.
@@ -54,6 +58,9 @@ class GemmData {
   GemmData(const GemmCase& from, Random random);
   void restore();
   std::vector<float> before_;  // c
+  std::optional<StoredTensor> stored_b_;
+  std::optional<Tensor<std::int8_t>> int8_b_;
+  Tensor<float> b_scales_;  // [n]
 };
 
 }  // namespace rapt::tests
