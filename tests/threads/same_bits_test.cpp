@@ -152,6 +152,7 @@ TEST(SameBits, OfAProductAloneAndInItsBatch) {  // B26
     g.batch = {Random(seed).between(2, 7)};
     g.beta = 0;  // c is not consumed
     g.integers = false;
+    g.b_type = Type::f32;  // whose element is a view
     for_each_way(kSmall, [&] { expect_same_alone(g); });
   });
 }
