@@ -6,6 +6,7 @@
 // [n, NR].
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "rapt/types.hpp"
@@ -30,11 +31,18 @@ struct TileProduct {
 };
 
 // c[r, col] = sum_x a[r, x] b[col, x]
+// Rows of a matrix, each contiguous: at equal distances, or anywhere.
+struct StoredRows {
+  const std::byte* first = nullptr;
+  Index stride = 0;                   // in bytes
+  const void* const* rows = nullptr;  // when not null, instead of first and stride
+  Type type = Type::f32;              // int4: only where lanes <= 16
+};
+
 struct DotProduct {
   const float* a;  // a[r * a_row + x]
   Index a_row;
-  const void* const* b;  // [columns] rows of b, each [inner], contiguous
-  Type b_type;           // not int4
+  StoredRows b;          // [columns] rows of b, each [inner]
   const float* b_scale;  // [columns], multiplies b's rows; or null
   float* c;              // c[r * c_row + col * c_column]
   Index c_row, c_column;
@@ -49,9 +57,8 @@ struct DotProduct {
 struct ValueProduct {
   const float* p;  // p[r * p_row + j]
   Index p_row;
-  const void* const* v;  // [n] rows of v, each [columns], contiguous
-  Type v_type;           // not int4
-  float* out;            // out[r * out_row + x]
+  StoredRows v;  // [n] rows of v, each [columns]
+  float* out;    // out[r * out_row + x]
   Index out_row;
   const float* rescale;  // [rows]
   Index rows, n, columns;

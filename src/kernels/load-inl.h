@@ -9,6 +9,7 @@
 #define RAPT_KERNELS_LOAD_INL_H_
 #endif
 
+#include "hwy/cache_control.h"
 #include "rapt/types.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -66,17 +67,53 @@ HWY_INLINE const typename LaneOf<T>::type* Lane(const T* from) {
   return reinterpret_cast<const typename LaneOf<T>::type*>(from);
 }
 
+// Elements [x, x + Lanes()) of a row.
 template <class T>
-HWY_INLINE V32 LoadWide(const T* from) {
-  return Widened<T>(hn::LoadU(StoredTag<T>(), Lane(from)));
+HWY_INLINE V32 LoadWide(const T* row, Index x) {
+  return Widened<T>(hn::LoadU(StoredTag<T>(), Lane(row + x)));
 }
-// The first n lanes, n < Lanes(); the others are 0.
+// The first n of them, n < Lanes(); the others are 0.
 template <class T>
-HWY_INLINE V32 LoadWideTail(const T* from, Index n) {
-  return Widened<T>(hn::LoadN(StoredTag<T>(), Lane(from), static_cast<size_t>(n)));
+HWY_INLINE V32 LoadWideTail(const T* row, Index x, Index n) {
+  return Widened<T>(hn::LoadN(StoredTag<T>(), Lane(row + x), static_cast<size_t>(n)));
 }
 
-// Calls visit(T()) for the type; not for Int4Group, whose elements have no lanes of their own.
+// Groups of 32 are read like this where a vector has at most 16 lanes: it lies in one half of a
+// group. x is a multiple of Lanes(), which divides the depth.
+template <>
+HWY_INLINE V32 LoadWide(const Int4Group* row, Index x) {
+  const F32 d;
+  const hn::RebindToSigned<F32> di;
+  const hn::Rebind<std::uint8_t, F32> du8;
+  const Int4Group& group = row[x / Int4Group::kSize];
+  const Index at = x % Int4Group::kSize;
+  const auto bytes = hn::PromoteTo(di, hn::LoadU(du8, group.nibbles + at % 16));
+  const auto nibbles = at < 16 ? hn::And(bytes, hn::Set(di, 15)) : hn::ShiftRight<4>(bytes);
+  const hn::Rebind<std::uint16_t, F32> du16;
+  const auto scale =
+      Widened<Float16>(hn::BitCast(StoredTag<Float16>(), hn::Set(du16, group.scale.bits)));
+  return hn::Mul(hn::ConvertTo(d, hn::Sub(nibbles, hn::Set(di, 8))), scale);
+}
+template <>
+HWY_INLINE V32 LoadWideTail(const Int4Group*, Index, Index) {
+  return hn::Zero(F32());  // there is none
+}
+
+// Row i.
+template <class T>
+HWY_INLINE const T* RowAt(const StoredRows& rows, Index i) {
+  return reinterpret_cast<const T*>(rows.rows == nullptr ? rows.first + i * rows.stride
+                                                         : rows.rows[i]);
+}
+
+// Asks for the cache line of element x of a row that will be read soon.
+template <class T>
+HWY_INLINE void PrefetchAt(const T* row, Index x) {
+  constexpr Index kGroup = std::is_same_v<T, Int4Group> ? Int4Group::kSize : 1;
+  hwy::Prefetch(row + x / kGroup);
+}
+
+// Calls visit(T()) for the type.
 template <class Visit>
 HWY_INLINE void ForType(Type type, const Visit& visit) {
   switch (type) {
@@ -86,15 +123,16 @@ HWY_INLINE void ForType(Type type, const Visit& visit) {
       return visit(Float16());
     case Type::int8:
       return visit(std::int8_t());
-    case Type::f32:
     case Type::int4:
+      return visit(Int4Group());
+    case Type::f32:
       return visit(float());
   }
 }
 
 // n elements as floats.
 inline void WidenRow(Type type, const void* from, Index n, float* to) {
-  if (type == Type::int4) {
+  if (type == Type::int4 && Lanes() > 16) {
     const auto* groups = static_cast<const Int4Group*>(from);
     for (Index i = 0; i < n; i += Int4Group::kSize, ++groups, to += Int4Group::kSize) {
       const float scale = to_float(groups->scale);
@@ -109,8 +147,8 @@ inline void WidenRow(Type type, const void* from, Index n, float* to) {
     const auto* source = static_cast<const decltype(t)*>(from);
     const Index lanes = Lanes();
     Index i = 0;
-    for (; i + lanes <= n; i += lanes) hn::StoreU(LoadWide(source + i), F32(), to + i);
-    if (i < n) StoreTail(LoadWideTail(source + i, n - i), to + i, n - i);
+    for (; i + lanes <= n; i += lanes) hn::StoreU(LoadWide(source, i), F32(), to + i);
+    if (i < n) StoreTail(LoadWideTail(source, i, n - i), to + i, n - i);
   });
 }
 

@@ -14,21 +14,26 @@
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
+inline constexpr Index kValuesAhead = 16;  // keys from a prefetch to its use
+inline constexpr float kOnes[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+
 template <class T, int kRows, int kVectors>
 struct ValueTile {
   static constexpr size_t kV = kVectors;
 
-  static void Run(const ValueProduct& p, Index row, Index col) {
-    Start(p, p.p + row * p.p_row, p.out + row * p.out_row + col, p.rescale + row, col,
-          std::make_index_sequence<kRows * kVectors>());
+  // Keys [begin, end).
+  static void Run(const ValueProduct& p, Index row, Index col, Index begin, Index end) {
+    Start(p, row, col, begin, end, std::make_index_sequence<kRows * kVectors>());
   }
 
   template <size_t... I>
-  static HWY_INLINE void Start(const ValueProduct& p, const float* weights, float* out,
-                               const float* rescale, Index col, std::index_sequence<I...> indices) {
+  static HWY_INLINE void Start(const ValueProduct& p, Index row, Index col, Index begin, Index end,
+                               std::index_sequence<I...> indices) {
     const F32 d;
     const size_t n = hn::Lanes(d);
-    Multiply(p, weights, out, col, indices,
+    const float* rescale = begin == 0 ? p.rescale + row : kOnes;
+    float* out = p.out + row * p.out_row + col;
+    Multiply(p, p.p + row * p.p_row, out, col, begin, end, indices,
              hn::Mul(hn::LoadU(d, out + static_cast<Index>(I / kV) * p.out_row + (I % kV) * n),
                      hn::Set(d, rescale[I / kV]))...);
   }
@@ -36,13 +41,16 @@ struct ValueTile {
   // Accumulator i is row i / kVectors, vector i % kVectors.
   template <size_t... I, class... V>
   static HWY_INLINE void Multiply(const ValueProduct& p, const float* HWY_RESTRICT weights,
-                                  float* out, Index col, std::index_sequence<I...>, V... acc) {
+                                  float* out, Index col, Index begin, Index end,
+                                  std::index_sequence<I...>, V... acc) {
     const F32 d;
     const size_t n = hn::Lanes(d);
-    for (Index j = 0; j < p.n; ++j) {
-      const T* HWY_RESTRICT v = static_cast<const T*>(p.v[j]) + col;
+    for (Index j = begin; j < end; ++j) {
+      const T* HWY_RESTRICT v = RowAt<T>(p.v, j);
+      const T* next = RowAt<T>(p.v, HWY_MIN(j + kValuesAhead, p.n - 1));
+      for (size_t i = 0; i < kV; ++i) PrefetchAt(next, col + static_cast<Index>(i * n));
       ((acc = hn::MulAdd(hn::Set(d, weights[static_cast<Index>(I / kV) * p.p_row + j]),
-                         LoadWide(v + (I % kV) * n), acc)),
+                         LoadWide(v, col + static_cast<Index>((I % kV) * n)), acc)),
        ...);
     }
     (hn::StoreU(acc, d, out + static_cast<Index>(I / kV) * p.out_row + (I % kV) * n), ...);
@@ -58,8 +66,8 @@ void ValueTail(const ValueProduct& p, Index col) {
     float* out = p.out + r * p.out_row + col;
     V32 acc = hn::Mul(LoadTail(out, n), hn::Set(d, p.rescale[r]));
     for (Index j = 0; j < p.n; ++j) {
-      acc = hn::MulAdd(hn::Set(d, p.p[r * p.p_row + j]),
-                       LoadWideTail(static_cast<const T*>(p.v[j]) + col, n), acc);
+      acc =
+          hn::MulAdd(hn::Set(d, p.p[r * p.p_row + j]), LoadWideTail(RowAt<T>(p.v, j), col, n), acc);
     }
     StoreTail(acc, out, n);
   }
@@ -68,23 +76,30 @@ void ValueTail(const ValueProduct& p, Index col) {
 // Columns [col, p.columns), as many as whole tiles of kVectors hold; returns the first that is
 // left.
 template <class T, int kRows, int kVectors>
-Index ValueColumns(const ValueProduct& p, Index row, Index col) {
+Index ValueColumns(const ValueProduct& p, Index row, Index col, Index begin, Index end) {
   const Index step = kVectors * Lanes();
-  for (; col + step <= p.columns; col += step) ValueTile<T, kRows, kVectors>::Run(p, row, col);
+  for (; col + step <= p.columns; col += step)
+    ValueTile<T, kRows, kVectors>::Run(p, row, col, begin, end);
   return col;
 }
 
-// kRows rows in the widest tiles that leave registers free: wide ones first, because each passes
-// over the keys once.
+// kRows rows in the widest tiles that leave registers free. Several tiles read the same keys: some
+// of them at a time, which stay in L1.
 template <class T, int kRows, int kWidest>
 void ValueRows(const ValueProduct& p, Index row) {
-  Index col = ValueColumns<T, kRows, kWidest>(p, row, 0);
-  if constexpr (kWidest > 2) col = ValueColumns<T, kRows, 2>(p, row, col);
-  ValueColumns<T, kRows, 1>(p, row, col);
+  constexpr Index kKeys = 32;
+  Index begin = 0;
+  do {  // once at least: rescale
+    const Index end = HWY_MIN(begin + kKeys, p.n);
+    Index col = ValueColumns<T, kRows, kWidest>(p, row, 0, begin, end);
+    if constexpr (kWidest > 2) col = ValueColumns<T, kRows, 2>(p, row, col, begin, end);
+    ValueColumns<T, kRows, 1>(p, row, col, begin, end);
+    begin = end;
+  } while (begin < p.n);
 }
 
 inline void ValueProductOf(const ValueProduct& p) {
-  ForType(p.v_type, [&](auto t) HWY_ATTR {
+  ForType(p.v.type, [&](auto t) HWY_ATTR {
     using T = decltype(t);
     constexpr bool kMany = HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64 || HWY_ARCH_RISCV;
     Index row = 0;

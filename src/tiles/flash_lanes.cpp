@@ -32,7 +32,6 @@ struct Buffers {
   float* row_copy;                    // [NR, d_k] or [NR, d_v], of q or out
   const float** q_rows;               // [NR]
   float** out_rows;                   // [NR]
-  const void** v_rows;                // [block_kv]
 
   Buffers(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut,
           Workspace& workspace) {
@@ -52,7 +51,6 @@ struct Buffers {
     v_zeroed = workspace.floats(may_mask(p) ? cut.block_kv * p.d_v : 0);
     q_rows = workspace.pointers<const float>(columns);
     out_rows = workspace.pointers<float>(columns);
-    v_rows = workspace.pointers<const void>(may_mask(p) ? cut.block_kv : 0);
   }
 
   static bool k_in_place(const AttentionProblem& p) { return KeyReader::in_place(p, p.k); }
@@ -132,11 +130,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
     const Keys block{begin, std::min(begin + block_kv, task.keys.end)};
     const KeyBlock k = read_k.floats(block, Buffers::k_in_place(p), buffers.k_copy);
     const KeyBlock v = read_v.floats(block, Buffers::v_in_place(p), buffers.v_copy);
-    if (may_mask(p)) {
-      for (Index j = 0; j < block.count(); ++j) buffers.v_rows[j] = v.data + j * v.row;
-    }
-    NotFinite not_finite(kernel, {buffers.v_rows, Type::f32}, block.count(), p.d_v,
-                         buffers.v_zeroed);
+    NotFinite not_finite(kernel, stored_rows(v), block.count(), p.d_v, buffers.v_zeroed);
     for (Index panel = 0; panel < panels; ++panel) {
       const Rows part = rows.part(panel * columns, columns);
       const Keys keys{begin, std::min(block.end, reachable_keys(part).end)};

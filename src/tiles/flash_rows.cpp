@@ -42,13 +42,15 @@ struct Buffers {
     row_max = workspace.floats(cut.block_q);
     row_sum = workspace.floats(cut.block_q);
     rescale = workspace.floats(cut.block_q);
-    k_copy = workspace.floats(KeyReader::rows_in_place(p.k) ? 0 : cut.block_kv * p.d_k);
-    v_copy = workspace.floats(KeyReader::rows_in_place(p.v) ? 0 : cut.block_kv * p.d_v);
+    k_copy =
+        workspace.floats(KeyReader::rows_in_place(*plan.kernels, p.k) ? 0 : cut.block_kv * p.d_k);
+    v_copy =
+        workspace.floats(KeyReader::rows_in_place(*plan.kernels, p.v) ? 0 : cut.block_kv * p.d_v);
     v_zeroed = workspace.floats(may_mask(p) ? cut.block_kv * p.d_v : 0);
     k_scales = workspace.floats(p.k_scales ? cut.block_kv : 0);
     v_scales = workspace.floats(p.v_scales ? cut.block_kv : 0);
-    k_rows = workspace.pointers<const void>(cut.block_kv);
-    v_rows = workspace.pointers<const void>(cut.block_kv);
+    k_rows = workspace.pointers<const void>(p.pages.table ? cut.block_kv : 0);
+    v_rows = workspace.pointers<const void>(p.pages.table ? cut.block_kv : 0);
   }
 };
 
@@ -91,14 +93,13 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
     const Index n = keys.count();
     const Cover covered = cover(rows, keys);
     if (covered.none) continue;
-    const KeyRows k = read_k.rows(keys, buffers.k_copy, buffers.k_rows, buffers.k_scales);
-    const KeyRows v = read_v.rows(keys, buffers.v_copy, buffers.v_rows, buffers.v_scales);
+    const StoredRows k = read_k.rows(keys, buffers.k_copy, buffers.k_rows, buffers.k_scales);
+    const StoredRows v = read_v.rows(keys, buffers.v_copy, buffers.v_rows, buffers.v_scales);
 
     // s[r, j] = q_r . k_j
     kernel.dot_product({.a = buffers.q,
                         .a_row = p.d_k,
-                        .b = k.rows,
-                        .b_type = k.type,
+                        .b = k,
                         .b_scale = k.type == Type::int8 ? buffers.k_scales : nullptr,
                         .c = buffers.s,
                         .c_row = buffers.s_row,
@@ -133,13 +134,9 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
     }
     NotFinite not_finite(kernel, v, n, p.d_v, buffers.v_zeroed);
     const bool care = masked && not_finite.any();
-    if (care) {
-      for (Index j = 0; j < n; ++j) buffers.k_rows[j] = buffers.v_zeroed + j * p.d_v;
-    }
     kernel.value_product({.p = buffers.s,
                           .p_row = buffers.s_row,
-                          .v = care ? buffers.k_rows : v.rows,
-                          .v_type = care ? Type::f32 : v.type,
+                          .v = care ? stored_rows(not_finite.zeroed()) : v,
                           .out = state.out,
                           .out_row = p.d_v,
                           .rescale = buffers.rescale,

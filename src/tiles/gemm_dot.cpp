@@ -30,19 +30,17 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
              block.column * p.c.column_stride;
   constexpr Index kColumns = 64;
-  const void* b_rows[kColumns];
   float b_scale[kColumns];
   for (Index begin = 0; begin < block.columns; begin += kColumns) {
     const Index columns = std::min(kColumns, block.columns - begin);
-    for (Index n = 0; n < columns; ++n) {
-      b_rows[n] = b + (begin + n) * p.b.column_stride;
-      if (p.b_scale != nullptr)
-        b_scale[n] = p.b_scale[(block.column + begin + n) * p.b_scale_stride];
-    }
+    for (Index n = 0; p.b_scale != nullptr && n < columns; ++n)
+      b_scale[n] = p.b_scale[(block.column + begin + n) * p.b_scale_stride];
     plan.kernels->dot_product({.a = a,
                                .a_row = p.a.row_stride,
-                               .b = b_rows,
-                               .b_type = p.b.type,
+                               .b = {.first = b + begin * p.b.column_stride,
+                                     .stride = p.b.column_stride,
+                                     .rows = nullptr,
+                                     .type = p.b.type},
                                .b_scale = p.b_scale == nullptr ? nullptr : b_scale,
                                .c = c + begin * p.c.column_stride,
                                .c_row = p.c.row_stride,

@@ -16,11 +16,16 @@ struct KeyBlock {
   Index row;  // elements from key to key
 };
 
-// Keys of k or v as they are stored, each contiguous.
-struct KeyRows {
-  const void* const* rows;
-  Type type;
-};
+using kernels::StoredRows;
+
+inline const std::byte* row_at(const StoredRows& rows, Index j) {
+  return rows.rows == nullptr ? rows.first + j * rows.stride
+                              : static_cast<const std::byte*>(rows.rows[j]);
+}
+inline StoredRows stored_rows(const KeyBlock& block) {
+  return {.first = reinterpret_cast<const std::byte*>(block.data),
+          .stride = block.row * bytes_of(Type::f32)};
+}
 
 // k or v of one KV head of a batch element.
 class KeyReader {
@@ -46,8 +51,8 @@ class KeyReader {
     return array.type == Type::f32 && array.contiguous() && !p.pages.table;
   }
   // Whether each key lies as a kernel reads it.
-  static bool rows_in_place(const Stored<const std::byte>& array) {
-    return array.contiguous() && array.type != Type::int4;
+  static bool rows_in_place(const kernels::Kernels& kernel, const Stored<const std::byte>& array) {
+    return array.contiguous() && (array.type != Type::int4 || kernel.lanes <= 16);
   }
 
   const std::byte* key(Index j) const { return head_ + offset(j, array_); }
@@ -71,15 +76,22 @@ class KeyReader {
   }
 
   // As they are stored, where that can be read; else copied into `copy` [keys, depth] as floats.
-  // `rows`: [keys]. `scales`: [keys], written where they are not yet multiplied in.
-  KeyRows rows(Keys keys, float* copy, const void** rows, float* scales) const {
-    const bool direct = rows_in_place(array_);
-    if (!direct) floats(keys, false, copy);
-    for (Index j = 0; j < keys.count(); ++j) {
-      rows[j] = direct ? static_cast<const void*>(key(keys.begin + j)) : copy + j * depth_;
-      if (direct && scaled()) scales[j] = scale(keys.begin + j);
+  // `pointers`: [keys], used where the cache is paged. `scales`: [keys], written where they are not
+  // yet multiplied in.
+  StoredRows rows(Keys keys, float* copy, const void** pointers, float* scales) const {
+    if (!rows_in_place(kernel_, array_)) return stored_rows(floats(keys, false, copy));
+    if (scaled()) {
+      for (Index j = 0; j < keys.count(); ++j) scales[j] = scale(keys.begin + j);
     }
-    return {rows, direct ? array_.type : Type::f32};
+    if (table_ == nullptr)
+      return {.first = key(keys.begin), .stride = array_.row_stride, .type = array_.type};
+    for (Index j = 0; j < keys.count();) {  // page by page
+      const Index at = keys.begin + j;
+      const Index end = std::min(keys.end, (at / pages_.size + 1) * pages_.size);
+      const std::byte* from = key(at);
+      for (Index i = at; i < end; ++i) pointers[j++] = from + (i - at) * array_.row_stride;
+    }
+    return {.rows = pointers, .type = array_.type};
   }
 
  private:
@@ -111,17 +123,18 @@ class KeyReader {
 class NotFinite {
  public:
   // copy: [keys, depth], for this block of keys.
-  NotFinite(const kernels::Kernels& kernel, KeyRows v, Index keys, Index depth, float* copy)
+  NotFinite(const kernels::Kernels& kernel, const StoredRows& v, Index keys, Index depth,
+            float* copy)
       : kernel_(kernel), v_(v), keys_(keys), depth_(depth), copy_(copy) {}
 
   // Whether there are any. Looked up once for a block.
   bool any() {
     if (known_) return any_;
     known_ = true;
-    for (Index j = 0; j < keys_ && !any_; ++j) any_ = any_in(v_.rows[j]);
+    for (Index j = 0; j < keys_ && !any_; ++j) any_ = any_in(row_at(v_, j));
     for (Index j = 0; any_ && j < keys_; ++j) {
       float* to = copy_ + j * depth_;
-      kernel_.widen(v_.type, v_.rows[j], depth_, to);
+      kernel_.widen(v_.type, row_at(v_, j), depth_, to);
       for (Index x = 0; x < depth_; ++x) to[x] = std::isfinite(to[x]) ? to[x] : 0.0f;
     }
     return any_;
@@ -133,15 +146,13 @@ class NotFinite {
   // bias is not -inf.
   void add(Index n, Index whole, Index rows, const float* p, const float* bias, Index row_step,
            Index key_step, float* out, Index out_row, Index out_depth) const {
-    const Index bytes = bytes_of(v_.type);
     for (Index j = 0; j < n; ++j) {
-      if (!any_in(v_.rows[j])) continue;
-      const auto* value = static_cast<const std::byte*>(v_.rows[j]);
+      if (!any_in(row_at(v_, j))) continue;
       for (Index r = 0; r < rows; ++r) {
         const Index pair = r * row_step + j * key_step;
         if (j >= whole && bias[pair] == -std::numeric_limits<float>::infinity()) continue;
         for (Index x = 0; x < depth_; ++x) {
-          const float v = read_element(v_.type, value + x * bytes);
+          const float v = element(row_at(v_, j), x);
           if (!std::isfinite(v)) out[r * out_row + x * out_depth] += p[pair] * v;
         }
       }
@@ -169,15 +180,29 @@ class NotFinite {
         return any_in(key, depth_, std::uint16_t{0x7c00});
       case Type::int8:
         return false;
+      case Type::int4:  // a scale may be infinite or NaN
+        for (Index g = 0; g < depth_ / Int4Group::kSize; ++g) {
+          if (any_in(&static_cast<const Int4Group*>(key)[g].scale, 1, std::uint16_t{0x7c00}))
+            return true;
+        }
+        return false;
       case Type::f32:
-      case Type::int4:
         break;
     }
     return any_in(key, depth_, std::uint32_t{0x7f800000});
   }
 
+  float element(const void* key, Index x) const {
+    const auto* bytes = static_cast<const std::byte*>(key);
+    if (v_.type != Type::int4) return read_element(v_.type, bytes + x * bytes_of(v_.type));
+    const Int4Group& group = static_cast<const Int4Group*>(key)[x / Int4Group::kSize];
+    const Index at = x % Int4Group::kSize;
+    const int nibble = at < 16 ? group.nibbles[at] & 15 : group.nibbles[at - 16] >> 4;
+    return to_float(group.scale) * static_cast<float>(nibble - 8);
+  }
+
   const kernels::Kernels& kernel_;
-  KeyRows v_;
+  StoredRows v_;
   Index keys_, depth_;
   float* copy_;
   bool known_ = false, any_ = false;

@@ -158,6 +158,15 @@ std::vector<const void*> rows_of(const Tensor<T>& tensor) {
   return rows;
 }
 
+// By pointers, or by a distance.
+template <class T>
+kernels::StoredRows stored_rows(const Tensor<T>& tensor, const std::vector<const void*>& rows,
+                                Random& random) {
+  if (random.percent(50)) return {nullptr, 0, rows.data(), type_of<T>()};
+  return {reinterpret_cast<const std::byte*>(tensor.data()),
+          tensor.strides()[0] * static_cast<Index>(sizeof(T)), nullptr, type_of<T>()};
+}
+
 template <class T>
 void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed) {
   Random random(seed);
@@ -193,8 +202,7 @@ void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed) {
         const Expected expected{a, b, c, rows, columns, inner, alpha, beta, c.values(), true};
         kernel.dot_product({.a = a.data(),
                             .a_row = a.strides()[0],
-                            .b = b_rows.data(),
-                            .b_type = type_of<T>(),
+                            .b = stored_rows(stored, b_rows, random),
                             .b_scale = scaled ? scale.data() : nullptr,
                             .c = c.data(),
                             .c_row = c.strides()[0],
@@ -241,8 +249,7 @@ void check_value_product(const kernels::Kernels& kernel, std::uint64_t seed) {
       for (Index r = 0; r < rows; ++r) rescale.push_back(random.pick({0.0f, 0.5f, 1.0f}));
       kernel.value_product({.p = p.data(),
                             .p_row = p.strides()[0],
-                            .v = v_rows.data(),
-                            .v_type = type_of<T>(),
+                            .v = stored_rows(stored, v_rows, random),
                             .out = out.data(),
                             .out_row = out.strides()[0],
                             .rescale = rescale.data(),
