@@ -129,7 +129,9 @@ TEST(Quantize, HasTheSameBitsOnAnyExecutor) {
         c.run(executor);
         EXPECT_EQ(rows, c.to.all_rows());
         EXPECT_EQ(back, c.back.all_rows());
-        if (type == Type::int8) EXPECT_TRUE(same_bits(scales, c.scales.values()));
+        if (type == Type::int8) {
+          EXPECT_TRUE(same_bits(scales, c.scales.values()));
+        }
       }
     }
   });
