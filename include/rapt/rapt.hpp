@@ -2,11 +2,16 @@
 #pragma once
 
 #include "rapt/attention.hpp"
+#include "rapt/cache.hpp"
 #include "rapt/config.hpp"
 #include "rapt/error.hpp"
 #include "rapt/executor.hpp"
 #include "rapt/gemm.hpp"
 #include "rapt/layer.hpp"
+#include "rapt/merge.hpp"
 #include "rapt/plan.hpp"
+#include "rapt/quantize.hpp"
+#include "rapt/rope.hpp"
+#include "rapt/rows.hpp"
 #include "rapt/types.hpp"
 #include "rapt/view.hpp"

@@ -93,6 +93,12 @@ class AnyView : public View<Byte, Axes...> {
   AnyView(const View<T, Given...>& view)  // NOLINT(google-explicit-constructor): the same memory
       : View<Byte, Axes...>(erased<T>(view)), type_(type_of<std::remove_const_t<T>>()) {}
 
+  // The same memory, to be read only, or with the axes in another order.
+  template <class Other, class... Given>
+    requires(std::is_convertible_v<Other (*)[], Byte (*)[]>)
+  AnyView(const AnyView<Other, Given...>& other)  // NOLINT(google-explicit-constructor)
+      : AnyView(static_cast<const View<Other, Given...>&>(other), other.type()) {}
+
   // As those of View: dense, or with strides in elements.
   template <class T>
     requires(is_stored<std::remove_const_t<T>> && (std::is_const_v<Byte> || !std::is_const_v<T>))
@@ -105,6 +111,9 @@ class AnyView : public View<Byte, Axes...> {
       : AnyView(View<T, Axes...>(data, extents, strides)) {}
 
   Type type() const { return type_; }
+
+ protected:
+  AnyView(const View<Byte, Axes...>& view, Type type) : View<Byte, Axes...>(view), type_(type) {}
 
  private:
   template <class T>

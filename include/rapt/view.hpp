@@ -41,6 +41,10 @@ struct Column    { static constexpr const char* name = "n"; };    // of c and b
 struct Stack     { static constexpr const char* name = "qkv"; };  // 0: q, 1: k, 2: v
 struct Embedding { static constexpr const char* name = "embedding"; };
 struct Model     { static constexpr const char* name = "d_model"; };
+// Where queries and keys, or keys and values, are treated alike (rapt/rows.hpp).
+struct Position  { static constexpr const char* name = "positions"; };
+struct Depth     { static constexpr const char* name = "depth"; };
+struct Pair      { static constexpr const char* name = "dims / 2"; };  // of a rotation
 // clang-format on
 }  // namespace axis
 

@@ -78,4 +78,16 @@ void run(const tiles::GemmPlan& plan, const Executor* wanted) {
   }
 }
 
+void for_each_row(Index rows, Index row_floats, RowWork work, const void* context,
+                  const Executor* wanted) {
+  constexpr Index kTaskFloats = 1 << 14;  // some microseconds
+  const Index rows_of_task = std::max(kTaskFloats / std::max(row_floats, Index{1}), Index{1});
+  const Index tasks = rows / rows_of_task + (rows % rows_of_task != 0);
+  if (tasks == 0) return;
+  for_each(choose(wanted, tasks), tasks, [&](Index task, int) {
+    const Index first = task * rows_of_task, end = std::min(first + rows_of_task, rows);
+    for (Index row = first; row < end; ++row) work(context, row);
+  });
+}
+
 }  // namespace rapt::parallel

@@ -2,18 +2,13 @@
 #include <algorithm>
 #include <cmath>
 
-#include "problem/axes.hpp"
+#include "problem/arrays.hpp"
 #include "problem/check.hpp"
 
 namespace rapt::problem {
 namespace {
 
 using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
-
-constexpr std::int64_t kMaxDepth = 1024;
-// Positions stay this far from the ends of int64, so that sums of a few of them cannot overflow; no
-// key is that far.
-constexpr std::int64_t kFar = std::int64_t{1} << 60;
 
 std::int64_t near(std::int64_t position) { return std::clamp(position, -kFar, kFar); }
 
@@ -23,38 +18,6 @@ struct Elements {
   const char* named_by = "q";
   bool packed_q = false, packed_kv = false, paged = false;
 };
-
-// Element [head, position, depth] of q, k, v or out. Strides count bytes from here on.
-template <class Byte, class HeadAxis, class RowAxis, class ColumnAxis>
-tiles::Stored<Byte> stored(const AnyView<Byte, HeadAxis, RowAxis, ColumnAxis>& any) {
-  tiles::Stored<Byte> array;
-  array.type = any.type();
-  const View<Byte, HeadAxis, RowAxis, ColumnAxis>& view = any;
-  const std::int64_t bytes = tiles::bytes_of(any.type());
-  array.column_stride = bytes;
-  array.data = view.data();
-  if (array.data == nullptr) return array;  // no elements, and no offsets from a null pointer
-  for (int i = 0; i < view.batch_axes(); ++i) array.batch_stride[i] = view.batch_stride(i) * bytes;
-  array.head_stride = view.template stride<HeadAxis>() * bytes;
-  array.row_stride = view.template stride<RowAxis>() * bytes;
-  array.column_stride = view.template stride<ColumnAxis>() * bytes;
-  return array;
-}
-
-// d_k or d_v of an array: groups have 32 of them.
-template <class DepthAxis, class Any>
-std::int64_t depth_of(const Any& any) {
-  const std::int64_t extent = any.template extent<DepthAxis>();
-  constexpr std::int64_t kLargest = std::int64_t{1} << 40;
-  return any.type() == Type::int4 && extent < kLargest ? extent * Int4Group::kSize : extent;
-}
-
-// f32, bf16 and f16 hold anything; the others are for keys and values.
-void plain_type(const char* name, Type type) {
-  if (type == Type::int8 || type == Type::int4)
-    fail(ErrorCode::bad_value, {std::string("the type of ") + name,
-                                type == Type::int8 ? "int8" : "int4", "must be f32, bf16 or f16"});
-}
 
 // The scales of an int8 array: one for each key, broadcast.
 template <class AnyKeys>
@@ -115,18 +78,6 @@ tiles::Array<const std::int32_t> per_element(const char* name, const LengthsView
   return array;
 }
 
-template <class T>
-void each_within(const char* name, const tiles::Array<T>& array, const tiles::Batch& batch,
-                 std::int64_t low, std::int64_t high) {
-  for (std::int64_t b = 0; b < batch.size; ++b) {
-    const std::int64_t value = *batch.element(array, b);
-    if (value < low || value > high)
-      fail(ErrorCode::bad_value,
-           {std::string(name) + "[" + std::to_string(b) + "]", value,
-            "must be from " + std::to_string(low) + " to " + std::to_string(high)});
-  }
-}
-
 // One number for each head.
 tiles::Array<const float> per_head(const char* name, const SlopesView& view, std::int64_t heads,
                                    const Elements& elements) {
@@ -156,35 +107,6 @@ tiles::Array<T> pair_array(const char* name, const View<T, Head, Query, Key>& vi
   array.column_stride = broadcast_axis(Key::name, name, view.template extent<Key>(),
                                        view.template stride<Key>(), "k", seq_kv);
   return array;
-}
-
-// Cumulative lengths of packed sequences: from 0, never falling, to the extent of the packed axis.
-// Returns the longest length.
-std::int64_t check_boundaries(const char* name, const BoundariesView& view, std::int64_t sequences,
-                              const char* packed, std::int64_t extent) {
-  check_memory(name, view);
-  if (view.batch_axes() != 0)
-    fail(ErrorCode::wrong_rank, {name, std::int64_t{view.batch_axes()}, packed, std::int64_t{0}});
-  agree(Boundary::name, name, view.extent<Boundary>(), "cu_seqlens_q", sequences + 1);
-  if (view.stride<Boundary>() != 1 && sequences > 0)
-    fail(ErrorCode::bad_value,
-         {std::string("the stride of ") + name, view.stride<Boundary>(), "must be 1"});
-  const std::int32_t* at = view.data();
-  const auto wrong = [&](std::int64_t i, const std::string& rule) {
-    fail(ErrorCode::bad_value,
-         {std::string(name) + "[" + std::to_string(i) + "]", std::int64_t{at[i]}, rule});
-  };
-  if (at[0] != 0) wrong(0, "the first sequence begins at 0");
-  std::int64_t longest = 0;
-  for (std::int64_t i = 1; i <= sequences; ++i) {
-    if (at[i] < at[i - 1])
-      wrong(i, "lengths are not negative: it follows " + std::to_string(at[i - 1]));
-    longest = std::max<std::int64_t>(longest, at[i] - at[i - 1]);
-  }
-  if (at[sequences] != extent)
-    wrong(sequences,
-          std::string("the packed axis of ") + packed + " has " + std::to_string(extent));
-  return longest;
 }
 
 Elements elements_of(const AnyQ& q, const AttentionOptions& options) {

@@ -3,9 +3,17 @@
 #pragma once
 
 #include "rapt/attention.hpp"
+#include "rapt/cache.hpp"
 #include "rapt/gemm.hpp"
+#include "rapt/merge.hpp"
+#include "rapt/quantize.hpp"
+#include "rapt/rope.hpp"
+#include "tiles/append.hpp"
 #include "tiles/attention.hpp"
 #include "tiles/gemm.hpp"
+#include "tiles/merge.hpp"
+#include "tiles/quantize.hpp"
+#include "tiles/rope.hpp"
 
 namespace rapt::problem {
 
@@ -21,5 +29,22 @@ tiles::GemmProblem check_gemm(const View<const float, axis::Row, axis::Inner>& a
                               const AnyView<const std::byte, axis::Inner, axis::Column>& b,
                               const View<float, axis::Row, axis::Column>& c,
                               const GemmOptions& options);
+
+tiles::AppendProblem check_append(const AnyK& k_new, const AnyV& v_new, const AnyKCache& k_cache,
+                                  const AnyVCache& v_cache, const AppendOptions& options);
+
+tiles::RopeProblem check_rope(const AnyRows& x, const AnyRowsOut& out, const Rope& rope,
+                              const RopeOptions& options);
+// The angles of a rotation of rows of this depth.
+tiles::Rope checked_rope(const Rope& rope, std::int64_t depth);
+
+tiles::ConvertProblem check_quantize(const AnyRows& from, const AnyRowsOut& to,
+                                     const View<float, axis::KvHead, axis::Key>& scales);
+tiles::ConvertProblem check_dequantize(const AnyRows& from, const ScalesView& scales,
+                                       const AnyRowsOut& to);
+tiles::ConvertProblem check_convert(const AnyRows& from, const AnyRowsOut& to);
+
+tiles::MergeProblem check_merge(std::span<const AttentionPart> parts, const AnyOut& out,
+                                const LseView& lse);
 
 }  // namespace rapt::problem

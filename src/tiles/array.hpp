@@ -9,6 +9,7 @@ namespace rapt::tiles {
 
 using kernels::Index;
 inline constexpr int kBatchAxes = 4;
+inline constexpr Index kMaxDepth = 1024;  // of a row of q, k, v or out
 
 // Element [b..., head, row, column]; a matrix has no head. A broadcast axis has stride 0.
 template <class T>
