@@ -71,6 +71,23 @@ struct AttentionCase {
   std::string describe() const;
 };
 
+// Sequence b of what is packed along seq_q or has the batch axes of the problem: of q, out, lse.
+template <class AnyView>
+AnyView queries_of(const AnyView& view, const AttentionOptions& options,
+                   const reference::Batch& batch) {
+  if (!view || !options.cu_seqlens_q) return batch_element(view, batch);
+  const std::int32_t* first = options.cu_seqlens_q.data() + batch.position[0];
+  const std::int64_t all = options.cu_seqlens_q.extent<axis::Boundary>() - 1;
+  const bool broadcast = view.template extent<axis::Query>() != options.cu_seqlens_q.data()[all];
+  return broadcast ? view : reference::slice<axis::Query>(view, first[0], first[1] - first[0]);
+}
+
+// One sequence of packed or paged arrays as a problem of its own. The keys and values of pages are
+// copied to `gathered`, two more vectors.
+using Gathered = std::vector<std::unique_ptr<std::vector<float>>>;
+reference::Problem<float> sequence_at(QView q, KView k, VView v, const AttentionOptions& options,
+                                      const reference::Batch& batch, Gathered& gathered);
+
 // A case with memory.
 class AttentionData {
  public:
@@ -131,12 +148,10 @@ class AttentionData {
     Lengths(const AttentionCase& of, Random& random);
   };
   AttentionData(const AttentionCase& from, Random random, const Lengths& lengths);
-  template <class Axis, class T, class... Axes>
-  View<T, Axes...> along_q(const View<T, Axes...>& view, const reference::Batch& batch) const;
 
   Lengths lengths_;
-  std::vector<StoredTensor> stored_;                                   // q, k, v, out
-  mutable std::vector<std::unique_ptr<std::vector<float>>> gathered_;  // keys of paged elements
+  std::vector<StoredTensor> stored_;  // q, k, v, out
+  mutable Gathered gathered_;
 };
 
 }  // namespace rapt::tests
