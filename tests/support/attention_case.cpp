@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <limits>
-#include <sstream>
 
 namespace rapt::tests {
 namespace {
@@ -70,13 +69,6 @@ bool attends(Pairs kind, Random& random, std::int64_t i, std::int64_t j, std::in
   return true;
 }
 
-const char* name(Pairs kind) {
-  constexpr const char* kNames[] = {"none",           "random",          "empty rows",
-                                    "first keys out", "middle keys out", "last keys out",
-                                    "all out"};
-  return kNames[static_cast<int>(kind)];
-}
-
 }  // namespace
 
 AttentionCase AttentionCase::random(std::uint64_t seed, std::int64_t largest) {
@@ -131,35 +123,6 @@ AttentionCase AttentionCase::random(std::uint64_t seed, std::int64_t largest) {
     c.data = static_cast<Data>(random.between(0, static_cast<std::int64_t>(Data::count) - 1));
   }
   return c;
-}
-
-std::string AttentionCase::describe() const {
-  std::ostringstream text;
-  text << "batch [";
-  for (std::int64_t b : batch) text << " " << b;
-  text << " ] heads " << heads << " kv_heads " << kv_heads << " seq_q " << seq_q << " seq_kv "
-       << seq_kv << " d_k " << d_k << " d_v " << d_v << (causal ? " causal" : "");
-  if (q_offset) text << " q_offset " << *q_offset;
-  if (scale) text << " scale " << *scale;
-  if (mask != Pairs::none) text << " mask " << name(mask) << " broadcast " << mask_broadcast;
-  if (bias != Pairs::none) text << " bias " << name(bias) << " broadcast " << bias_broadcast;
-  if (window_left >= 0) text << " window_left " << window_left;
-  if (window_right >= 0) text << " window_right " << window_right;
-  if (chunk > 0) text << " chunk " << chunk;
-  if (prefix > 0) text << " prefix " << prefix;
-  if (tree_keys > 0) text << " tree_keys " << tree_keys;
-  if (softcap > 0) text << " softcap " << softcap;
-  text << (segments ? " segments" : "") << (alibi ? " alibi" : "") << (sinks ? " sinks" : "")
-       << (q_offsets ? " q_offsets" : "") << (packed_q ? " packed_q" : "");
-  if (cache == Cache::lengths) text << " kv_lengths";
-  if (cache == Cache::packed) text << " packed_kv";
-  if (cache == Cache::paged) text << " pages of " << page_size;
-  constexpr const char* kTypes[] = {"f32", "bf16", "f16", "int8", "int4"};
-  text << " types";
-  for (Type type : {q_type, k_type, v_type, out_type})
-    text << " " << kTypes[static_cast<int>(type)];
-  text << (lse ? " lse" : "") << " data " << static_cast<int>(data) << (dense ? " dense" : "");
-  return text.str();
 }
 
 AttentionData::Lengths::Lengths(const AttentionCase& of, Random& random) {

@@ -68,8 +68,53 @@ struct AttentionCase {
 
   // Draws everything from a seed, sizes mostly around the edges of tiles and vectors.
   static AttentionCase random(std::uint64_t seed, std::int64_t largest = 70);
+  // One line that says everything, name=value for each field that is not the default; and back,
+  // throwing std::invalid_argument where a word is none of these.
   std::string describe() const;
+  static AttentionCase parse(const std::string& text);
+  // Whether it is a problem that rapt takes.
+  bool valid() const;
 };
+
+// Calls visit(name, field...) for each field of a case, or of some cases side by side.
+template <class Visit, class... Case>
+void for_each_field(const Visit& visit, Case&... c) {
+  visit("batch", c.batch...);
+  visit("heads", c.heads...);
+  visit("kv_heads", c.kv_heads...);
+  visit("seq_q", c.seq_q...);
+  visit("seq_kv", c.seq_kv...);
+  visit("d_k", c.d_k...);
+  visit("d_v", c.d_v...);
+  visit("causal", c.causal...);
+  visit("q_offset", c.q_offset...);
+  visit("scale", c.scale...);
+  visit("mask", c.mask...);
+  visit("bias", c.bias...);
+  visit("mask_broadcast", c.mask_broadcast...);
+  visit("bias_broadcast", c.bias_broadcast...);
+  visit("window_left", c.window_left...);
+  visit("window_right", c.window_right...);
+  visit("chunk", c.chunk...);
+  visit("prefix", c.prefix...);
+  visit("tree_keys", c.tree_keys...);
+  visit("segments", c.segments...);
+  visit("alibi", c.alibi...);
+  visit("sinks", c.sinks...);
+  visit("softcap", c.softcap...);
+  visit("cache", c.cache...);
+  visit("page_size", c.page_size...);
+  visit("packed_q", c.packed_q...);
+  visit("q_offsets", c.q_offsets...);
+  visit("q_type", c.q_type...);
+  visit("k_type", c.k_type...);
+  visit("v_type", c.v_type...);
+  visit("out_type", c.out_type...);
+  visit("lse", c.lse...);
+  visit("data", c.data...);
+  visit("dense", c.dense...);
+  visit("seed", c.seed...);
+}
 
 // Sequence b of what is packed along seq_q or has the batch axes of the problem: of q, out, lse.
 template <class AnyView>
