@@ -17,6 +17,11 @@ struct Elements {
   tiles::Batch batch;
   const char* named_by = "q";
   bool packed_q = false, packed_kv = false, paged = false;
+
+  // What says how many keys the longest element may have.
+  const char* keys_named_by() const {
+    return packed_kv ? "the longest of cu_seqlens_kv" : paged ? "block_table" : "k";
+  }
 };
 
 // The scales of an int8 array: one for each key, broadcast.
@@ -104,8 +109,9 @@ tiles::Array<T> pair_array(const char* name, const View<T, Head, Query, Key>& vi
                                      view.template stride<Head>(), "q", q.extent<Head>());
   array.row_stride = broadcast_axis(Query::name, name, view.template extent<Query>(),
                                     view.template stride<Query>(), "q", q.extent<Query>());
-  array.column_stride = broadcast_axis(Key::name, name, view.template extent<Key>(),
-                                       view.template stride<Key>(), "k", seq_kv);
+  array.column_stride =
+      broadcast_axis(Key::name, name, view.template extent<Key>(), view.template stride<Key>(),
+                     elements.keys_named_by(), seq_kv);
   return array;
 }
 
@@ -176,7 +182,7 @@ void check_masks(const AnyQ& q, const AttentionOptions& options, const Elements&
 
   if (static_cast<bool>(options.q_segments) != static_cast<bool>(options.kv_segments)) {
     fail(ErrorCode::bad_value, {options.q_segments ? "q_segments" : "kv_segments", "given",
-                                "q_segments and kv_segments are given together"});
+                                options.q_segments ? "kv_segments is not" : "q_segments is not"});
   }
   if (options.q_segments) {
     check_memory("q_segments", options.q_segments);
@@ -186,7 +192,8 @@ void check_masks(const AnyQ& q, const AttentionOptions& options, const Elements&
     broadcast_to("q_segments", options.q_segments, elements, elements.packed_q, p.q_segments);
     broadcast_to("kv_segments", options.kv_segments, elements, elements.packed_kv, p.kv_segments);
     agree(Query::name, "q_segments", options.q_segments.extent<Query>(), "q", q.extent<Query>());
-    agree(Key::name, "kv_segments", options.kv_segments.extent<Key>(), "k",
+    agree(Key::name, "kv_segments", options.kv_segments.extent<Key>(),
+          elements.packed_kv ? "k" : elements.keys_named_by(),
           elements.packed_kv ? options.cu_seqlens_kv.data()[p.batch.size] : p.longest.seq_kv);
     p.q_segments.row_stride = options.q_segments.stride<Query>();
     p.kv_segments.row_stride = options.kv_segments.stride<Key>();
@@ -198,8 +205,12 @@ void check_masks(const AnyQ& q, const AttentionOptions& options, const Elements&
     check_memory("tree", options.tree);
     broadcast_to("tree", options.tree, elements, elements.packed_q, p.tree);
     agree(Query::name, "tree", options.tree.extent<Query>(), "q", q.extent<Query>());
-    agree(axis::Word::name, "tree", options.tree.extent<axis::Word>(), "tree_keys",
-          options.tree_keys / 64 + (options.tree_keys % 64 != 0));
+    const std::int64_t given = options.tree.extent<axis::Word>(),
+                       wanted = options.tree_keys / 64 + (options.tree_keys % 64 != 0);
+    if (given != wanted)
+      fail(ErrorCode::extent_mismatch,
+           {axis::Word::name, "tree", given,
+            "a row of " + std::to_string(options.tree_keys) + " tree_keys", wanted});
     p.tree.data = options.tree_keys > 0 ? options.tree.data() : nullptr;
     p.tree.row_stride = options.tree.stride<Query>();
     p.tree.column_stride = options.tree.stride<axis::Word>();
@@ -262,6 +273,7 @@ tiles::AttentionProblem check_scores(const AnyQ& q, const AnyK& k,
     const auto& table = options.block_table;
     within("page size (seq_kv)", "k", k.extent<Key>(), 1, 1 << 20);
     check_memory("block_table", table);
+    within(Page::name, "block_table", table.extent<Page>(), 0, kFar / k.extent<Key>());
     expect_batch("block_table", table, elements, false);
     p.pages.size = k.extent<Key>();
     p.pages.table.data = table.data();

@@ -4,8 +4,10 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "rapt/rapt.hpp"
+#include "support/attention_case.hpp"
 #include "support/bounds.hpp"
 #include "support/npy.hpp"
 #include "support/ways.hpp"
@@ -35,71 +37,159 @@ void expect_close(double got, double want, double magnitude, const std::string& 
   }
 }
 
-TEST(Golden, Attention) {
-  const auto names = golden_cases("attention");
-  ASSERT_GE(names.size(), 18u);
-  for (const std::string& name : names) {
-    SCOPED_TRACE(name);
-    const GoldenCase golden(name);
-    const Npy q = golden.array("q"), k = golden.array("k"), v = golden.array("v");
-    const Npy want_out = golden.array("out"), want_lse = golden.array("lse");
-    Npy mask, bias;
-    AttentionOptions options;
-    options.causal = golden.option("causal").has_value();
+// One case of attention: its arrays, and what they are to rapt.
+struct GoldenAttention {
+  explicit GoldenAttention(const std::string& name) : golden(name) {
+    for (const char* each : {"q", "k", "v", "out", "lse", "mask", "bias", "slopes", "sinks", "tree",
+                             "q_segments", "kv_segments", "kv_lengths", "q_offsets", "block_table",
+                             "cu_seqlens_q", "cu_seqlens_kv"}) {
+      if (golden.has(each)) arrays[each] = golden.array(each);
+    }
+    const auto number = [&](const char* option, auto& to) {
+      if (const auto value = golden.option(option))
+        to = static_cast<std::remove_cvref_t<decltype(to)>>(*value);
+    };
+    number("causal", options.causal);
+    number("window_left", options.window_left);
+    number("window_right", options.window_right);
+    number("chunk", options.chunk);
+    number("prefix", options.prefix);
+    number("tree_keys", options.tree_keys);
+    number("softcap", options.softcap);
     if (const auto offset = golden.option("q_offset"))
       options.q_offset = static_cast<std::int64_t>(*offset);
     if (const auto scale = golden.option("scale")) options.scale = static_cast<float>(*scale);
-    if (golden.has("mask")) {
-      mask = golden.array("mask");
-      options.mask = dense<const bool, Head, Query, Key>(
-          reinterpret_cast<const bool*>(mask.booleans.data()), mask.shape);
-    }
-    if (golden.has("bias")) {
-      bias = golden.array("bias");
-      options.bias = dense<const float, Head, Query, Key>(bias.f32.data(), bias.shape);
-    }
-    std::vector<float> out(want_out.f64.size()), lse(want_lse.f64.size());
-    const auto q_view = dense<const float, Head, Query, DepthK>(q.f32.data(), q.shape);
-    const auto k_view = dense<const float, KvHead, Key, DepthK>(k.f32.data(), k.shape);
-    const auto v_view = dense<const float, KvHead, Key, DepthV>(v.f32.data(), v.shape);
-    const auto out_view = dense<float, Head, Query, DepthV>(out.data(), want_out.shape);
-    options.lse = dense<float, Head, Query>(lse.data(), want_lse.shape);
+    const auto array = [&]<class T, class... Axes>(const char* each, const auto& values,
+                                                   View<const T, Axes...>& to) {
+      if (golden.has(each)) {
+        const Npy& npy = arrays[each];
+        to = dense<const T, Axes...>(reinterpret_cast<const T*>((npy.*values).data()), npy.shape);
+      }
+    };
+    array("mask", &Npy::booleans, options.mask);
+    array("bias", &Npy::f32, options.bias);
+    array("slopes", &Npy::f32, options.alibi_slopes);
+    array("sinks", &Npy::f32, options.sinks);
+    array("tree", &Npy::u64, options.tree);
+    array("q_segments", &Npy::i32, options.q_segments);
+    array("kv_segments", &Npy::i32, options.kv_segments);
+    array("kv_lengths", &Npy::i32, options.kv_lengths);
+    array("q_offsets", &Npy::i32, options.q_offsets);
+    array("block_table", &Npy::i32, options.block_table);
+    array("cu_seqlens_q", &Npy::i32, options.cu_seqlens_q);
+    array("cu_seqlens_kv", &Npy::i32, options.cu_seqlens_kv);
 
-    // The reference.
+    // As it is stored, and as floats.
+    const auto input = [&](const char* each, auto& any, auto& floats) {
+      const Npy& npy = arrays[each];
+      if (npy.shape.empty()) return;
+      [&]<class... Axes>(const View<const float, Axes...>&) {
+        floats = dense<const float, Axes...>(npy.f32.data(), npy.shape);
+        any = floats;
+        if (!npy.f16.empty()) any = dense<const Float16, Axes...>(npy.f16.data(), npy.shape);
+        if (!npy.bf16.empty()) any = dense<const BFloat16, Axes...>(npy.bf16.data(), npy.shape);
+      }(floats);
+    };
+    input("q", any_q, q);
+    input("k", any_k, k);
+    input("v", any_v, v);
+    if (const auto d_v = golden.option("v_in_k")) {
+      // The latent shape: a value is the start of its key, the same memory.
+      const Npy& npy = arrays["k"];
+      const std::int64_t seq_kv = npy.shape[1], d_k = npy.shape[2];
+      const std::initializer_list<std::int64_t> extents = {1, seq_kv,
+                                                           static_cast<std::int64_t>(*d_v)};
+      const std::initializer_list<std::int64_t> strides = {seq_kv * d_k, d_k, 1};
+      v = {npy.f32.data(), extents, strides};
+      any_v = v;
+      if (!npy.bf16.empty()) any_v = {npy.bf16.data(), extents, strides};
+    }
+    out.resize(arrays["out"].f64.size());
+    lse.resize(arrays["lse"].f64.size());
+    options.lse = dense<float, Head, Query>(lse.data(), arrays["lse"].shape);
+  }
+
+  // Calls visit(batch) for each batch element.
+  template <class Visit>
+  void for_each_element(const Visit& visit) const {
+    const BoundariesView& boundaries =
+        options.cu_seqlens_q ? options.cu_seqlens_q : options.cu_seqlens_kv;
+    if (!boundaries) return for_each_batch(q, visit);
+    for (std::int64_t b = 0; b + 1 < boundaries.extent<Boundary>(); ++b) visit(Batch{1, {b}});
+  }
+  Problem<float> problem(const Batch& batch) {
+    const bool plain = !options.cu_seqlens_q && !options.cu_seqlens_kv && !options.block_table;
+    return plain ? problem_at(q, k, v, options, batch)
+                 : sequence_at(q, k, v, options, batch, gathered);
+  }
+
+  // What PyTorch says of one batch element.
+  View<const double, Head, Query, DepthV> want_out(const Batch& batch) {
+    const Npy& npy = arrays["out"];
+    return queries_of(dense<const double, Head, Query, DepthV>(npy.f64.data(), npy.shape), options,
+                      batch);
+  }
+  View<const double, Head, Query> want_lse(const Batch& batch) {
+    const Npy& npy = arrays["lse"];
+    return queries_of(dense<const double, Head, Query>(npy.f64.data(), npy.shape), options, batch);
+  }
+  OutView out_view() { return dense<float, Head, Query, DepthV>(out.data(), arrays["out"].shape); }
+
+  GoldenCase golden;
+  std::map<std::string, Npy> arrays;
+  AttentionOptions options;
+  AnyQ any_q;
+  AnyK any_k;
+  AnyV any_v;
+  QView q;
+  KView k;
+  VView v;
+  std::vector<float> out, lse;
+  Gathered gathered;
+};
+
+TEST(Golden, Attention) {  // B4, B36, B37
+  const auto names = golden_cases("attention");
+  ASSERT_GE(names.size(), 62u);
+  for (const std::string& name : names) {
+    SCOPED_TRACE(name);
+    GoldenAttention golden(name);
+
+    // The reference; then its bounds, but around PyTorch's values.
     std::vector<ExpectedAttention> expected;
-    std::size_t n = 0, rows = 0;
-    for_each_batch(q_view, [&](const Batch& batch) {
-      expected.push_back(expect_attention(problem_at(q_view, k_view, v_view, options, batch)));
-      const ExpectedAttention& one = expected.back();
+    golden.for_each_element([&](const Batch& batch) {
+      ExpectedAttention one = expect_attention(golden.problem(batch));
+      const auto want_out = golden.want_out(batch);
+      const auto want_lse = golden.want_lse(batch);
       for (At<Head> h : along<Head>(one.out)) {
         for (At<Query> i : along<Query>(one.out)) {
-          expect_close(at(one.lse, h, i), want_lse.f64[rows++], 1, "lse of the reference");
-          for (At<DepthV> d : along<DepthV>(one.out))
-            expect_close(at(one.out, h, i, d), want_out.f64[n++], 1, "reference");
+          expect_close(at(one.lse, h, i), at(want_lse, h, i), 1, "lse of the reference");
+          at(one.lse, h, i) = at(want_lse, h, i);
+          for (At<DepthV> d : along<DepthV>(one.out)) {
+            expect_close(at(one.out, h, i, d), at(want_out, h, i, d), 1, "reference");
+            at(one.out, h, i, d) = at(want_out, h, i, d);
+          }
         }
       }
+      expected.push_back(std::move(one));
     });
-    ASSERT_EQ(n, want_out.f64.size());
 
-    // Every target, within the bounds but around PyTorch's values.
+    // Every target.
     for_each_way(kSmall, [&] {
-      std::fill(out.begin(), out.end(), std::numeric_limits<float>::quiet_NaN());
-      attention(q_view, k_view, v_view, out_view, options);
-      Comparison comparison;
-      for (std::size_t i = 0; i < out.size(); ++i) {
-        const auto each = want_out.f64.size() / expected.size();
-        const double* bound = expected[i / each].bound.data() + i % each;
-        const double* floor = expected[i / each].floor.data() + i % each;
-        comparison.add(out[i], want_out.f64[i], *bound, *floor + 1e-12,
-                       static_cast<std::int64_t>(i));
-      }
-      EXPECT_TRUE(comparison.within());
-      for (std::size_t i = 0; i < lse.size(); ++i) {
-        const auto each = want_lse.f64.size() / expected.size();
-        Comparison one;
-        one.add(lse[i], want_lse.f64[i], expected[i / each].lse_bound.data()[i % each], 1e-6, 0);
-        EXPECT_TRUE(one.within()) << "lse " << i;
-      }
+      std::fill(golden.out.begin(), golden.out.end(), std::numeric_limits<float>::quiet_NaN());
+      std::fill(golden.lse.begin(), golden.lse.end(), std::numeric_limits<float>::quiet_NaN());
+      attention(golden.any_q, golden.any_k, golden.any_v, golden.out_view(), golden.options);
+      Comparison out, lse;
+      std::size_t element = 0;
+      golden.for_each_element([&](const Batch& batch) {
+        compare_out(expected[element], queries_of(golden.out_view(), golden.options, batch), out);
+        compare_lse(expected[element++], queries_of(golden.options.lse, golden.options, batch),
+                    lse);
+      });
+      EXPECT_EQ(out.count(), static_cast<std::int64_t>(golden.out.size()));
+      EXPECT_EQ(lse.count(), static_cast<std::int64_t>(golden.lse.size()));
+      EXPECT_TRUE(out.within());
+      EXPECT_TRUE(lse.within()) << "lse";
     });
   }
 }

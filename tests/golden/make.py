@@ -1,9 +1,10 @@
-"""Makes tests/golden/data: results of another implementation, PyTorch in f64, for small problems of prime sizes.
+"""Makes tests/golden/data: results of another implementation, PyTorch in f64, for small problems of odd sizes.
 
-usage: make.py   (needs torch; the data is committed, so the tests do not)
+usage: make.py   (needs torch, pip install torch==2.13.0; the data is committed, so the tests do not)
 
-Every case is a folder: .npy files of f32 inputs and f64 results, and case.txt with its options, one "name value"
-a line, which golden_test.cpp reads.
+Every case is a folder: .npy files of inputs (f32, f16, bf16 as uint16, int32, uint64, bool) and f64 results, and
+case.txt with its options, one "name value" a line, which golden_test.cpp reads. New cases go last, so that the
+random numbers of the others stay.
 """
 
 import pathlib
@@ -34,21 +35,47 @@ def save(name, arrays, options):
     (folder / "case.txt").write_text("".join(f"{key} {value}\n" for key, value in options.items()))
 
 
-def attention(q, k, v, scale, causal_offset=None, mask=None, bias=None):
-    """[..., heads, seq, depth] in f64; heads a multiple of kv_heads. Returns out and lse."""
+def attention(q, k, v, scale, offset=0, causal=False, mask=None, bias=None, softcap=0, slopes=None, sinks=None,
+              window_left=-1, window_right=-1, chunk=0, prefix=0, q_segments=None, kv_segments=None, tree=None):
+    """[..., heads, seq, depth] in f64; heads a multiple of kv_heads. Returns out and lse.
+
+    Every mask is written out as its definition says, a truth value for each pair of position x and key j.
+    """
     q, k, v = q.double(), k.double(), v.double()
     group = q.shape[-3] // k.shape[-3]
     k, v = (x.repeat_interleave(group, dim=-3) for x in (k, v))
     scores = torch.einsum("...hid,...hjd->...hij", q, k) * scale
+    seq_q, seq_kv = scores.shape[-2:]
+    x = torch.arange(seq_q)[:, None] + offset
+    j = torch.arange(seq_kv)[None, :]
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    if slopes is not None:
+        scores = scores + slopes.double()[:, None, None] * (j - x)
     if bias is not None:
         scores = scores + bias.double()
-    if causal_offset is not None:
-        i = torch.arange(scores.shape[-2])[:, None]
-        j = torch.arange(scores.shape[-1])[None, :]
-        scores = scores.masked_fill(j > i + causal_offset, -torch.inf)
+    near = torch.ones(seq_q, seq_kv, dtype=torch.bool)  # by position
+    if causal:
+        near &= j <= x
+    if window_left >= 0:
+        near &= j >= x - window_left
+    if window_right >= 0:
+        near &= j <= x + window_right
+    if chunk:
+        near &= torch.floor(x / chunk) == torch.floor(j / chunk)
+    attended = near | (j < prefix)
+    if q_segments is not None:
+        attended = attended & (q_segments[:, None] == kv_segments[None, :])
+    if tree is not None:  # [seq_q, tree_keys], of the last keys
+        attended = attended & torch.cat([torch.ones(seq_q, seq_kv - tree.shape[1], dtype=torch.bool), tree], dim=1)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    lse = torch.logsumexp(scores, dim=-1)
+        attended = attended & mask
+    scores = scores.masked_fill(~attended, -torch.inf)
+    if sinks is not None:  # a last key that all attend, whose value is 0
+        sink = sinks.double()[:, None, None].expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, sink], dim=-1)
+        v = torch.nn.functional.pad(v, (0, 0, 0, 1))
+    lse = torch.logsumexp(scores, dim=-1) if scores.shape[-1] else torch.full(scores.shape[:-1], -torch.inf).double()
     weights = torch.exp(scores - lse.masked_fill(lse == -torch.inf, 0)[..., None])
     return torch.einsum("...hij,...hjd->...hid", weights, v), lse
 
@@ -81,7 +108,8 @@ def attention_cases():
         q = normal(*batch, heads, seq_q, d_k, scale=c.get("large", 1.0))
         k, v = normal(*batch, kv_heads, seq_kv, d_k), normal(*batch, kv_heads, seq_kv, d_v)
         arrays, options = dict(q=q, k=k, v=v), dict(kind="attention")
-        mask = bias = offset = None
+        mask = bias = None
+        offset = c.get("offset", seq_kv - seq_q)
         if "mask" in c:
             mask = torch.rand(c["mask"], generator=generator) < 0.7
             arrays["mask"] = mask
@@ -91,14 +119,13 @@ def attention_cases():
                 bias[torch.rand(c["bias"], generator=generator) < 0.2] = -torch.inf
             arrays["bias"] = bias
         if c.get("causal"):
-            offset = c.get("offset", seq_kv - seq_q)
             options["causal"] = 1
             if "offset" in c:
                 options["q_offset"] = offset
         if "scale" in c:
             options["scale"] = c["scale"]
         scale = float(numpy.float32(c["scale"])) if "scale" in c else d_k**-0.5
-        arrays["out"], arrays["lse"] = attention(q, k, v, scale, offset, mask, bias)
+        arrays["out"], arrays["lse"] = attention(q, k, v, scale, offset, c.get("causal"), mask, bias)
         save(f"attention_{name}", arrays, options)
 
 
@@ -165,7 +192,7 @@ def layer_cases():
         if c.get("biases"):
             q, k, v = (x + p[b][:, None, :] for x, b in zip((q, k, v), ("b_q", "b_k", "b_v")))
         # Steps 3 and 4
-        out, _ = attention(q, k, v, d_k**-0.5, seq_kv - seq_q if c.get("causal") else None)
+        out, _ = attention(q, k, v, d_k**-0.5, seq_kv - seq_q, c.get("causal"))
         # Step 5
         result = torch.einsum("...htd,hde->...te", out, p["output"])
         if c.get("biases"):
@@ -176,8 +203,189 @@ def layer_cases():
         save(f"layer_{name}", dict(q_tokens=q_tokens, k_tokens=k_tokens, v_tokens=v_tokens, result=result, **p), options)
 
 
+def words_of(tree):
+    """[seq_q, tree_keys] of truth values as rapt reads them: key n is bit n % 64 of word n / 64."""
+    words = numpy.zeros((tree.shape[0], (tree.shape[1] + 63) // 64), dtype=numpy.uint64)
+    for i, n in tree.nonzero().tolist():
+        words[i, n // 64] |= numpy.uint64(1 << (n % 64))
+    return torch.from_numpy(words)
+
+
+def stored(x, kind):
+    """What a storage type makes of f32 values, and how it is saved: bf16 as its 16 bits, which NumPy has no type for."""
+    if kind == "bf16":
+        return x.bfloat16(), x.bfloat16().view(torch.uint16)
+    if kind == "f16":
+        return x.half(), x.half()
+    return x, x
+
+
+SEQ_Q, SEQ_KV, D_K, D_V = 7, 17, 5, 3
+
+
+def option_cases():
+    """One sequence, or batch elements alike: each option by itself, then together."""
+    documents = torch.tensor([0] * 4 + [3] * 6 + [1] * 7)
+    pair = (SEQ_Q, SEQ_KV)
+    combined = dict(softcap=4.0, sinks=True, window_left=5, window_right=0)
+    # A tree of two branches: each draft sees itself and its ancestors.
+    parents = [-1, 0, 0, 1, 2, 4, 3]
+    branches = torch.eye(SEQ_Q, dtype=torch.bool)
+    for i, parent in enumerate(parents):
+        if parent >= 0:
+            branches[i] |= branches[parent]
+    cases = {
+        "softcap": dict(softcap=2.5, large=4.0),
+        "alibi": dict(slopes=True),
+        "alibi_causal_bias": dict(slopes=True, causal=1, bias=True, q_offset=3),
+        "sinks": dict(sinks=True),
+        "sinks_empty_rows": dict(sinks=True, causal=1, q_offset=-3),
+        "window_left": dict(window_left=3),
+        "window_right": dict(window_right=2),
+        "window_both": dict(window_left=2, window_right=1, q_offset=5),
+        "window_negative_positions": dict(window_left=2, window_right=1, q_offset=-4),
+        "window_prefix": dict(window_left=1, window_right=1, prefix=3),
+        "chunk": dict(chunk=4),
+        "chunk_negative_positions": dict(chunk=4, q_offset=-5),
+        "chunk_causal": dict(chunk=5, causal=1, q_offset=6),
+        "prefix_causal": dict(prefix=6, causal=1, q_offset=0),
+        "prefix_longer_than_the_keys": dict(prefix=40, causal=1),
+        "documents": dict(q_segments=documents[-SEQ_Q:], kv_segments=documents),
+        "documents_causal": dict(q_segments=documents[3:3 + SEQ_Q], kv_segments=documents, causal=1, q_offset=3),
+        "tree": dict(tree=branches),
+        "tree_two_words": dict(tree=torch.rand(SEQ_Q, 70, generator=generator) < 0.5, seq_kv=75, heads=1, kv_heads=1),
+        "tree_all_keys": dict(tree=torch.rand(SEQ_Q, SEQ_KV, generator=generator) < 0.5),
+        "mask_and_bias": dict(mask=torch.rand(pair, generator=generator) < 0.6, bias=True),
+        "everything": dict(softcap=3.0, slopes=True, sinks=True, bias=True, causal=1, window_left=9, prefix=2,
+                           mask=torch.rand(pair, generator=generator) < 0.8, tree=branches, batch=(2,),
+                           q_segments=documents[-SEQ_Q:] // 2, kv_segments=documents // 2, scale=0.75),
+        "group_1": dict(combined, heads=2, kv_heads=2),
+        "group_4": dict(combined, heads=4, kv_heads=1, q_offset=6),
+        "group_8": dict(combined, heads=8, kv_heads=1, seq_q=2),
+        "group_8_decode": dict(combined, heads=8, kv_heads=1, seq_q=1, bias=True),
+        "bf16": dict(types=("bf16", "bf16", "bf16"), causal=1),
+        "f16": dict(types=("f16", "f16", "f16"), causal=1),
+        "mixed_types": dict(types=("f32", "f16", "bf16"), seq_q=1),
+        "latent": dict(heads=2, kv_heads=1, seq_q=1, seq_kv=5, d_k=576, d_v=512),
+        "latent_bf16": dict(heads=2, kv_heads=1, seq_q=1, seq_kv=5, d_k=576, d_v=512, types=("bf16",) * 3),
+    }
+    for name, c in cases.items():
+        c = dict(c)
+        heads, kv_heads, batch = c.pop("heads", 2), c.pop("kv_heads", 1), c.pop("batch", ())
+        seq_q, seq_kv = c.pop("seq_q", SEQ_Q), c.pop("seq_kv", SEQ_KV)
+        d_k, d_v = c.pop("d_k", D_K), c.pop("d_v", D_V)
+        options, arrays = dict(kind="attention"), dict()
+        inputs = [normal(*batch, heads, seq_q, d_k, scale=c.pop("large", 1.0)), normal(*batch, kv_heads, seq_kv, d_k)]
+        if d_k > 500:  # the latent shape: a value is the start of its key
+            options["v_in_k"] = d_v
+        else:
+            inputs.append(normal(*batch, kv_heads, seq_kv, d_v))
+        both = [stored(x, kind) for x, kind in zip(inputs, c.pop("types", ("f32",) * 3))]
+        q, k, v = [x for x, _ in both] if len(both) == 3 else [both[0][0], both[1][0], both[1][0][..., :d_v]]
+        arrays |= dict(zip("qkv", [file for _, file in both]))
+        scale = c.pop("scale", None)
+        if scale:
+            options["scale"] = scale
+        if c.pop("slopes", False):
+            c["slopes"] = arrays["slopes"] = 2.0 ** -torch.arange(1, heads + 1, dtype=torch.float32)
+        if c.pop("sinks", False):
+            c["sinks"] = arrays["sinks"] = normal(heads)
+        if c.pop("bias", False):
+            c["bias"] = arrays["bias"] = normal(heads, seq_q, seq_kv)
+        for key in ("q_segments", "kv_segments"):
+            if key in c:
+                arrays[key] = c[key].to(torch.int32)
+        if "mask" in c:
+            c["mask"] = arrays["mask"] = c["mask"][None]
+        if "tree" in c:
+            arrays["tree"], options["tree_keys"] = words_of(c["tree"]), c["tree"].shape[1]
+        options |= {key: value for key, value in c.items() if not torch.is_tensor(value)}
+        offset = c.pop("q_offset", seq_kv - seq_q)
+        arrays["out"], arrays["lse"] = attention(q, k, v, scale or d_k**-0.5, offset, **c)
+        save(f"attention_{name}", arrays, options)
+
+
+def sequence_cases():
+    """Sequences of unequal length, each computed by itself: cut out of what is packed, gathered from its pages."""
+    ints = lambda *x: torch.tensor(x, dtype=torch.int32)
+    heads, kv_heads = 2, 1
+    cu_q, cu_kv = ints(0, 4, 4, 9, 16), ints(0, 6, 9, 9, 23)  # one without queries, one without keys
+    lengths, offsets = ints(17, 6, 0, 9), ints(-2, 4, 0, 9)
+    # Four sequences of at most 5 pages of 4 keys; the first two share a page; what lies beyond a length is no page.
+    table = torch.tensor([[3, 1, 4, 8, 5], [3, 6, -1, 999, -7], [-1] * 5, [7, 0, 2, -1, 11]], dtype=torch.int32)
+    cases = {
+        "lengths": dict(kv_lengths=lengths),
+        "lengths_causal": dict(kv_lengths=lengths, causal=1, bias=True),
+        "lengths_offsets": dict(kv_lengths=lengths, q_offsets=offsets, causal=1, window_left=6),
+        "offsets": dict(q_offsets=offsets, causal=1, slopes=True),
+        "packed": dict(cu_seqlens_q=cu_q, cu_seqlens_kv=cu_kv),
+        "packed_causal_bias": dict(cu_seqlens_q=cu_q, cu_seqlens_kv=cu_kv, causal=1, bias=True, sinks=True),
+        "packed_offsets_documents": dict(cu_seqlens_q=cu_q, cu_seqlens_kv=cu_kv, q_offsets=offsets, causal=1, prefix=2,
+                                         documents=True),
+        "packed_queries_lengths": dict(cu_seqlens_q=cu_q, kv_lengths=lengths, causal=1),
+        "packed_keys": dict(cu_seqlens_kv=cu_kv, window_left=4),
+        "paged": dict(block_table=table, kv_lengths=lengths),
+        "paged_causal_window": dict(block_table=table, kv_lengths=lengths, causal=1, window_left=5, softcap=2.0),
+        "paged_packed_queries": dict(block_table=table, kv_lengths=lengths, cu_seqlens_q=cu_q, causal=1, bias=True),
+        "paged_decode_f16": dict(block_table=table, kv_lengths=lengths, seq_q=1, types="f16"),
+    }
+    for name, c in cases.items():
+        options = {"kind": "attention"} | {key: value for key, value in c.items() if type(value) in (int, float) and key != "seq_q"}
+        arrays = {key: value for key, value in c.items() if torch.is_tensor(value)}
+        seq_q, packed_q, packed_kv = c.get("seq_q", SEQ_Q), "cu_seqlens_q" in c, "cu_seqlens_kv" in c
+        paged = "block_table" in c
+        # The longest, which bias is as wide as.
+        capacity = 14 if packed_kv else 20 if paged else SEQ_KV
+        q_shape = lambda depth: (heads, 16, depth) if packed_q else (4, heads, seq_q, depth)
+        kv_shape = lambda depth: (kv_heads, 23, depth) if packed_kv else (9, kv_heads, 4, depth) if paged else (4, kv_heads, SEQ_KV, depth)
+        (q, arrays["q"]), (k, arrays["k"]), (v, arrays["v"]) = [
+            stored(normal(*shape), c.get("types", "f32")) for shape in (q_shape(D_K), kv_shape(D_K), kv_shape(D_V))]
+        bias = q_segments = kv_segments = slopes = sinks = None
+        if c.get("bias"):
+            bias = arrays["bias"] = normal(*((1, 16) if packed_q else (4, 1, seq_q)), capacity)
+        if c.get("documents"):
+            q_segments = arrays["q_segments"] = (torch.arange(16) // 3 % 2).to(torch.int32)
+            kv_segments = arrays["kv_segments"] = (torch.arange(23) // 3 % 2).to(torch.int32)
+        if c.get("slopes"):
+            slopes = arrays["slopes"] = 2.0 ** -torch.arange(1, heads + 1, dtype=torch.float32)
+        if c.get("sinks"):
+            sinks = arrays["sinks"] = normal(heads)
+        outs, lses = [], []
+        for b in range(4):
+            queries = slice(cu_q[b], cu_q[b + 1])  # where packed
+            keys = slice(cu_kv[b], cu_kv[b + 1])
+            one_q = q[:, queries] if packed_q else q[b]
+            if packed_kv:
+                one_k, one_v = k[:, keys], v[:, keys]
+            else:
+                n = int(lengths[b]) if "kv_lengths" in c else SEQ_KV
+                if paged:
+                    pages = table[b, :(n + 3) // 4].tolist()
+                    one_k, one_v = ([x[page] for page in pages] for x in (k, v))
+                    one_k, one_v = (torch.cat(x, dim=1) if x else torch.zeros(kv_heads, 0, depth)
+                                    for x, depth in ((one_k, D_K), (one_v, D_V)))
+                else:
+                    one_k, one_v = k[b], v[b]
+                one_k, one_v = one_k[:, :n], one_v[:, :n]
+            n_q, n = one_q.shape[1], one_k.shape[1]
+            out, lse = attention(
+                one_q, one_k, one_v, D_K**-0.5, int(offsets[b]) if "q_offsets" in c else n - n_q,
+                bias=None if bias is None else (bias[:, queries] if packed_q else bias[b])[..., :n],
+                q_segments=None if q_segments is None else q_segments[queries],
+                kv_segments=None if kv_segments is None else kv_segments[keys],
+                slopes=slopes, sinks=sinks,
+                **{key: c[key] for key in ("causal", "window_left", "prefix", "softcap") if key in c})
+            outs.append(out)
+            lses.append(lse)
+        join = (lambda x: torch.cat(x, dim=1)) if packed_q else torch.stack
+        arrays["out"], arrays["lse"] = join(outs), join(lses)
+        save(f"attention_{name}", arrays, options)
+
+
 shutil.rmtree(DATA, ignore_errors=True)
 attention_cases()
 gemm_cases()
 layer_cases()
+option_cases()
+sequence_cases()
 print(sum(f.stat().st_size for f in DATA.rglob("*.*")), "bytes in", len(list(DATA.iterdir())), "cases")

@@ -3,12 +3,12 @@
 
 #include <cmath>
 #include <limits>
-#include <sstream>
 
 namespace rapt::tests {
 namespace {
 
 using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
+using reference::At;
 using Sizes = std::vector<std::int64_t>;
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
@@ -69,13 +69,6 @@ bool attends(Pairs kind, Random& random, std::int64_t i, std::int64_t j, std::in
   return true;
 }
 
-const char* name(Pairs kind) {
-  constexpr const char* kNames[] = {"none",           "random",          "empty rows",
-                                    "first keys out", "middle keys out", "last keys out",
-                                    "all out"};
-  return kNames[static_cast<int>(kind)];
-}
-
 }  // namespace
 
 AttentionCase AttentionCase::random(std::uint64_t seed, std::int64_t largest) {
@@ -130,35 +123,6 @@ AttentionCase AttentionCase::random(std::uint64_t seed, std::int64_t largest) {
     c.data = static_cast<Data>(random.between(0, static_cast<std::int64_t>(Data::count) - 1));
   }
   return c;
-}
-
-std::string AttentionCase::describe() const {
-  std::ostringstream text;
-  text << "batch [";
-  for (std::int64_t b : batch) text << " " << b;
-  text << " ] heads " << heads << " kv_heads " << kv_heads << " seq_q " << seq_q << " seq_kv "
-       << seq_kv << " d_k " << d_k << " d_v " << d_v << (causal ? " causal" : "");
-  if (q_offset) text << " q_offset " << *q_offset;
-  if (scale) text << " scale " << *scale;
-  if (mask != Pairs::none) text << " mask " << name(mask) << " broadcast " << mask_broadcast;
-  if (bias != Pairs::none) text << " bias " << name(bias) << " broadcast " << bias_broadcast;
-  if (window_left >= 0) text << " window_left " << window_left;
-  if (window_right >= 0) text << " window_right " << window_right;
-  if (chunk > 0) text << " chunk " << chunk;
-  if (prefix > 0) text << " prefix " << prefix;
-  if (tree_keys > 0) text << " tree_keys " << tree_keys;
-  if (softcap > 0) text << " softcap " << softcap;
-  text << (segments ? " segments" : "") << (alibi ? " alibi" : "") << (sinks ? " sinks" : "")
-       << (q_offsets ? " q_offsets" : "") << (packed_q ? " packed_q" : "");
-  if (cache == Cache::lengths) text << " kv_lengths";
-  if (cache == Cache::packed) text << " packed_kv";
-  if (cache == Cache::paged) text << " pages of " << page_size;
-  constexpr const char* kTypes[] = {"f32", "bf16", "f16", "int8", "int4"};
-  text << " types";
-  for (Type type : {q_type, k_type, v_type, out_type})
-    text << " " << kTypes[static_cast<int>(type)];
-  text << (lse ? " lse" : "") << " data " << static_cast<int>(data) << (dense ? " dense" : "");
-  return text.str();
 }
 
 AttentionData::Lengths::Lengths(const AttentionCase& of, Random& random) {
@@ -380,83 +344,74 @@ AttentionOptions AttentionData::options() const {
   return options;
 }
 
-// One element of what is packed along seq_q, or has the problem's batch axes.
-template <class Axis, class T, class... Axes>
-View<T, Axes...> AttentionData::along_q(const View<T, Axes...>& view,
-                                        const reference::Batch& batch) const {
-  if (!view || !of.packed_q) return batch_element(view, batch);
-  const auto b = static_cast<std::size_t>(batch.position[0]);
-  const bool broadcast = view.template extent<Axis>() != lengths_.cumulative_q.back();
-  return broadcast ? view : reference::slice<Axis>(view, lengths_.cumulative_q[b], lengths_.q[b]);
-}
-
 OutView AttentionData::out_of(const reference::Batch& batch) const {
-  return along_q<Query>(out_view(), batch);
+  return queries_of(out_view(), options(), batch);
 }
 LseView AttentionData::lse_of(const reference::Batch& batch) const {
-  return along_q<Query>(lse_view(), batch);
+  return queries_of(lse_view(), options(), batch);
 }
 
 reference::Problem<float> AttentionData::problem(const reference::Batch& batch) const {
-  if (!of.packed_q && (of.cache == Cache::full || of.cache == Cache::lengths)) {
-    reference::Problem<float> problem =
-        reference::problem_at(q_view(), k_view(), v_view(), options(), batch);
-    problem.options.k_scales = problem.options.v_scales = {};
-    return problem;
-  }
-  const auto b = static_cast<std::size_t>(batch.position[0]);
-  AttentionOptions one = options();
-  one.k_scales = one.v_scales = {};
-  one.lse = {};
-  one.mask = along_q<Query>(one.mask, batch);
-  one.bias = along_q<Query>(one.bias, batch);
-  one.q_segments = along_q<Query>(one.q_segments, batch);
-  one.tree = along_q<Query>(one.tree, batch);
-  if (one.q_offsets) one.q_offset = lengths_.q_offsets[b];
+  AttentionOptions given = options();
+  given.k_scales = given.v_scales = {};  // k and v are floats here
+  if (of.packed_q || of.cache == Cache::packed || of.cache == Cache::paged)
+    return sequence_at(q_view(), k_view(), v_view(), given, batch, gathered_);
+  return reference::problem_at(q_view(), k_view(), v_view(), given, batch);
+}
+
+reference::Problem<float> sequence_at(QView q, KView k, VView v, const AttentionOptions& options,
+                                      const reference::Batch& batch, Gathered& gathered) {
+  AttentionOptions one = options;
   one.q_offsets = one.kv_lengths = {};
   one.cu_seqlens_q = one.cu_seqlens_kv = {};
   one.block_table = {};
-  reference::Problem<float> problem{along_q<Query>(q_view(), batch), {}, {}, one};
-  const std::int64_t first_key = lengths_.cumulative_kv[b], n = lengths_.kv[b];
-  const std::int64_t longest =
-      of.cache == Cache::paged ? lengths_.pages_of_one * of.page_size : of.seq_kv;
-  problem.options.mask = reference::first_of<Key>(one.mask, n, longest);
-  problem.options.bias = reference::first_of<Key>(one.bias, n, longest);
-  if (of.cache == Cache::packed) {
-    problem.k = reference::slice<Key>(k_view(), first_key, n);
-    problem.v = reference::slice<Key>(v_view(), first_key, n);
-    if (of.segments)
-      problem.options.kv_segments = reference::slice<Key>(one.kv_segments, first_key, n);
-    return problem;
+  one.lse = {};
+  if (options.q_offsets) one.q_offset = reference::at(batch_element(options.q_offsets, batch));
+  one.mask = queries_of(options.mask, options, batch);
+  one.bias = queries_of(options.bias, options, batch);
+  one.q_segments = queries_of(options.q_segments, options, batch);
+  one.tree = queries_of(options.tree, options, batch);
+  one.alibi_slopes = batch_element(options.alibi_slopes, batch);
+  one.sinks = batch_element(options.sinks, batch);
+
+  // The keys: where they begin on their axis, and how many there are.
+  std::int64_t first = 0, n = k.extent<Key>();
+  if (options.kv_lengths) n = reference::at(batch_element(options.kv_lengths, batch));
+  if (options.cu_seqlens_kv) {
+    const std::int32_t* boundary = options.cu_seqlens_kv.data() + batch.position[0];
+    first = boundary[0];
+    n = boundary[1] - boundary[0];
+  } else {
+    one.kv_segments = batch_element(options.kv_segments, batch);
   }
-  if (of.segments) {
-    problem.options.kv_segments =
-        reference::first_of<Key>(batch_element(one.kv_segments, batch), n, longest);
-  }
-  if (of.cache != Cache::paged) {
-    problem.k = batch_element(k_view(), batch);
-    problem.v = batch_element(v_view(), batch);
-    if (of.cache == Cache::lengths) {
-      problem.k = reference::slice<Key>(problem.k, 0, n);
-      problem.v = reference::slice<Key>(problem.v, 0, n);
+  if (one.kv_segments) one.kv_segments = reference::slice<Key>(one.kv_segments, first, n);
+  // Pairs are as wide as the longest sequence, or broadcast.
+  if (one.mask.extent<Key>() > 1) one.mask = reference::slice<Key>(one.mask, 0, n);
+  if (one.bias.extent<Key>() > 1) one.bias = reference::slice<Key>(one.bias, 0, n);
+
+  const auto keys_of = [&]<class Depth>(const View<const float, KvHead, Key, Depth>& view) {
+    if (!options.block_table) {
+      const auto whole = options.cu_seqlens_kv ? view : batch_element(view, batch);
+      return reference::slice<Key>(whole, first, n);
     }
-    return problem;
-  }
-  const auto gather = [&](const Tensor<float>& pages, std::int64_t depth) {
-    std::vector<float> keys;
-    for (std::int64_t g = 0; g < of.kv_heads; ++g) {
+    const auto pages = batch_element(options.block_table, batch);
+    const std::int64_t size = view.template extent<Key>();
+    auto keys = std::make_unique<std::vector<float>>();
+    for (At<KvHead> g : reference::along<KvHead>(view)) {
       for (std::int64_t j = 0; j < n; ++j) {
-        const std::int64_t row = key_row(static_cast<std::int64_t>(b), g, j);
-        for (std::int64_t d = 0; d < depth; ++d) keys.push_back(pages[row * depth + d]);
+        const std::int64_t number = reference::at(pages, At<Page>{j / size});
+        const auto page = reference::batch_element(view, {1, {number}});
+        for (At<Depth> d : reference::along<Depth>(view))
+          keys->push_back(reference::at(page, g, At<Key>{j % size}, d));
       }
     }
-    keys.push_back(0);  // so that it has an address
-    gathered_.push_back(std::make_unique<std::vector<float>>(std::move(keys)));
-    return gathered_.back()->data();
+    keys->push_back(0);  // so that it has an address
+    gathered.push_back(std::move(keys));
+    return View<const float, KvHead, Key, Depth>(
+        gathered.back()->data(),
+        {view.template extent<KvHead>(), n, view.template extent<Depth>()});
   };
-  problem.k = {gather(k, of.d_k), {of.kv_heads, n, of.d_k}};
-  problem.v = {gather(v, of.d_v), {of.kv_heads, n, of.d_v}};
-  return problem;
+  return {queries_of(q, options, batch), keys_of(k), keys_of(v), one};
 }
 
 bool AttentionData::any_attends(const reference::Problem<float>& problem, std::int64_t g,

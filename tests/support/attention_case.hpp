@@ -68,8 +68,70 @@ struct AttentionCase {
 
   // Draws everything from a seed, sizes mostly around the edges of tiles and vectors.
   static AttentionCase random(std::uint64_t seed, std::int64_t largest = 70);
+  // One line that says everything, name=value for each field that is not the default; and back,
+  // throwing std::invalid_argument where a word is none of these.
   std::string describe() const;
+  static AttentionCase parse(const std::string& text);
+  // Whether it is a problem that rapt takes.
+  bool valid() const;
 };
+
+// Calls visit(name, field...) for each field of a case, or of some cases side by side.
+template <class Visit, class... Case>
+void for_each_field(const Visit& visit, Case&... c) {
+  visit("batch", c.batch...);
+  visit("heads", c.heads...);
+  visit("kv_heads", c.kv_heads...);
+  visit("seq_q", c.seq_q...);
+  visit("seq_kv", c.seq_kv...);
+  visit("d_k", c.d_k...);
+  visit("d_v", c.d_v...);
+  visit("causal", c.causal...);
+  visit("q_offset", c.q_offset...);
+  visit("scale", c.scale...);
+  visit("mask", c.mask...);
+  visit("bias", c.bias...);
+  visit("mask_broadcast", c.mask_broadcast...);
+  visit("bias_broadcast", c.bias_broadcast...);
+  visit("window_left", c.window_left...);
+  visit("window_right", c.window_right...);
+  visit("chunk", c.chunk...);
+  visit("prefix", c.prefix...);
+  visit("tree_keys", c.tree_keys...);
+  visit("segments", c.segments...);
+  visit("alibi", c.alibi...);
+  visit("sinks", c.sinks...);
+  visit("softcap", c.softcap...);
+  visit("cache", c.cache...);
+  visit("page_size", c.page_size...);
+  visit("packed_q", c.packed_q...);
+  visit("q_offsets", c.q_offsets...);
+  visit("q_type", c.q_type...);
+  visit("k_type", c.k_type...);
+  visit("v_type", c.v_type...);
+  visit("out_type", c.out_type...);
+  visit("lse", c.lse...);
+  visit("data", c.data...);
+  visit("dense", c.dense...);
+  visit("seed", c.seed...);
+}
+
+// Sequence b of what is packed along seq_q or has the batch axes of the problem: of q, out, lse.
+template <class AnyView>
+AnyView queries_of(const AnyView& view, const AttentionOptions& options,
+                   const reference::Batch& batch) {
+  if (!view || !options.cu_seqlens_q) return batch_element(view, batch);
+  const std::int32_t* first = options.cu_seqlens_q.data() + batch.position[0];
+  const std::int64_t all = options.cu_seqlens_q.extent<axis::Boundary>() - 1;
+  const bool broadcast = view.template extent<axis::Query>() != options.cu_seqlens_q.data()[all];
+  return broadcast ? view : reference::slice<axis::Query>(view, first[0], first[1] - first[0]);
+}
+
+// One sequence of packed or paged arrays as a problem of its own. The keys and values of pages are
+// copied to `gathered`, two more vectors.
+using Gathered = std::vector<std::unique_ptr<std::vector<float>>>;
+reference::Problem<float> sequence_at(QView q, KView k, VView v, const AttentionOptions& options,
+                                      const reference::Batch& batch, Gathered& gathered);
 
 // A case with memory.
 class AttentionData {
@@ -134,12 +196,10 @@ class AttentionData {
     Lengths(const AttentionCase& of, Random& random);
   };
   AttentionData(const AttentionCase& from, Random random, const Lengths& lengths);
-  template <class Axis, class T, class... Axes>
-  View<T, Axes...> along_q(const View<T, Axes...>& view, const reference::Batch& batch) const;
 
   Lengths lengths_;
-  std::vector<StoredTensor> stored_;                                   // q, k, v, out
-  mutable std::vector<std::unique_ptr<std::vector<float>>> gathered_;  // keys of paged elements
+  std::vector<StoredTensor> stored_;  // q, k, v, out
+  mutable Gathered gathered_;
 };
 
 }  // namespace rapt::tests

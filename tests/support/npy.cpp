@@ -68,8 +68,18 @@ Npy read_npy(const std::string& path) {
     npy.f64 = values<double>(bytes, count, path);
   else if (type.find("'|b1'") <= 1)
     npy.booleans = values<unsigned char>(bytes, count, path);
+  else if (type.find("'<i4'") <= 1)
+    npy.i32 = values<std::int32_t>(bytes, count, path);
+  else if (type.find("'<u8'") <= 1)
+    npy.u64 = values<std::uint64_t>(bytes, count, path);
+  else if (type.find("'<f2'") <= 1)
+    npy.f16 = values<Float16>(bytes, count, path);
+  else if (type.find("'<u2'") <= 1)
+    npy.bf16 = values<BFloat16>(bytes, count, path);
   else
     fail(path, "has another type");
+  for (Float16 x : npy.f16) npy.f32.push_back(to_float(x));
+  for (BFloat16 x : npy.bf16) npy.f32.push_back(to_float(x));
   return npy;
 }
 

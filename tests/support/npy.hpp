@@ -7,14 +7,21 @@
 #include <string>
 #include <vector>
 
+#include "rapt/types.hpp"
+
 namespace rapt::tests {
 
-// An array of f32, f64 or bool, in C order. Only the vector of its type is filled.
+// An array in C order. Only the vector of its type is filled; f32 also with the values of f16 and
+// of bf16, which NumPy has no type for: its bits are saved as uint16.
 struct Npy {
   std::vector<std::int64_t> shape;
   std::vector<float> f32;
   std::vector<double> f64;
+  std::vector<Float16> f16;
+  std::vector<BFloat16> bf16;
   std::vector<unsigned char> booleans;
+  std::vector<std::int32_t> i32;
+  std::vector<std::uint64_t> u64;
 };
 
 // Throws std::runtime_error on anything that is not such an array.
