@@ -111,7 +111,8 @@ tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
   plan.tile = find_tile(*plan.kernels, row.tile);
   const tiles::AttentionBlocks blocks = blocks_of(row, plan.tile);
 
-  const tiles::Index elements = problem.kv_heads > 0 ? problem.batch.size : 0;
+  const bool no_rows = problem.kv_heads == 0 || problem.longest.seq_q == 0;
+  const tiles::Index elements = no_rows ? 0 : problem.batch.size;
   const bool alike = lengths_are_alike(problem);
   for (tiles::Index number = 0; number < elements; ++number) {
     tiles::Cut cut;
