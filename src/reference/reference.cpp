@@ -122,6 +122,11 @@ Problem<float> problem_at(QView q, KView k, VView v, AttentionOptions options, c
   options.tree = batch_element(options.tree, batch);
   if (options.q_offsets) options.q_offset = at(batch_element(options.q_offsets, batch));
   options.q_offsets = {};
+  // No key is further away than this, and sums of a few such positions do not overflow.
+  constexpr std::int64_t kFar = std::int64_t{1} << 60;
+  if (options.q_offset) options.q_offset = std::clamp(*options.q_offset, -kFar, kFar);
+  options.window_left = std::min(options.window_left, kFar);
+  options.window_right = std::min(options.window_right, kFar);
   k = batch_element(k, batch);
   v = batch_element(v, batch);
   if (options.kv_lengths) {
@@ -143,10 +148,14 @@ void salience_map(QView q, KView k, View<float, Head, Query, Key> result,
     const auto problem = problem_at(q, k, {}, options, batch);
     const Salience map = salience(problem, activation);
     const auto written = batch_element(result, batch);
-    for (At<Head> h : problem.heads())
-      for (At<Query> i : problem.queries())
-        for (At<Key> j : problem.keys())
-          at(written, h, i, j) = static_cast<float>(at(map.weights, h, i, j));
+    for (At<Head> h : problem.heads()) {
+      for (At<Query> i : problem.queries()) {
+        for (At<Key> j : along<Key>(k)) {  // those beyond a length do not exist: 0
+          const bool exists = j.value < problem.keys().extent;
+          at(written, h, i, j) = exists ? static_cast<float>(at(map.weights, h, i, j)) : 0;
+        }
+      }
+    }
   });
 }
 

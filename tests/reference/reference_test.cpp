@@ -147,6 +147,34 @@ TEST(SalienceMap, IsTheWeightsOfAttentionAsFloats) {
   });
 }
 
+TEST(SalienceMap, AKeyBeyondALengthHasNoWeight) {
+  AttentionCase c = primes();
+  c.cache = Cache::lengths;
+  const AttentionData data(c);
+  Tensor<float> map({2, 6, 5, 11});
+  rapt::salience_map(data.q_view(), data.k_view(), map.view<Head, Query, Key>(), data.options());
+  for (std::int64_t n = 0; n < map.size(); ++n) {
+    const bool exists = n % 11 < data.seq_kv(n / (6 * 5 * 11));
+    EXPECT_EQ(map[n] == 0, !exists) << n;
+  }
+}
+
+TEST(SalienceMap, PositionsMayBeAnywhere) {  // B45: sums of positions do not overflow
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  const AttentionData data(primes());
+  Tensor<float> map({2, 6, 5, 11});
+  for (std::int64_t offset : {kMost, -kMost - 1}) {
+    const auto weights = [&](const AttentionOptions& options) {
+      rapt::salience_map(data.q_view(), data.k_view(), map.view<Head, Query, Key>(), options);
+      return map.values();
+    };
+    for (float weight : weights({.q_offset = offset, .window_left = 3, .window_right = 5}))
+      EXPECT_EQ(weight, 0);
+    for (float weight : weights({.q_offset = offset, .causal = true}))
+      EXPECT_EQ(weight > 0, offset > 0);
+  }
+}
+
 TEST(SalienceMap, TakesAnotherActivation) {
   AttentionCase c = primes();
   c.causal = true;
