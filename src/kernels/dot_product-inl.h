@@ -115,7 +115,6 @@ struct DotTile {
   static HWY_INLINE void Finish(const DotProduct& p, Index row, Index col, Index columns, V32 v0,
                                 V32 v1, V32 v2, V32 v3, V... rest) {
     float* c = p.c + row * p.c_row + col * p.c_column;
-    float sums[kDotColumns];
 #ifdef RAPT_BLOCKS_OF_FOUR
     const Four d4;
     auto four = hn::Mul(SumsOfFour(v0, v1, v2, v3), hn::Set(d4, p.alpha));
@@ -124,11 +123,13 @@ struct DotTile {
     if (p.c_column == 1 && p.beta == nullptr && columns == kDotColumns) {
       hn::StoreU(four, d4, c);
     } else {
+      float sums[kDotColumns];
       hn::StoreU(four, d4, sums);
       Store(p, sums, columns, c);
     }
 #else
     const F32 d;
+    float sums[kDotColumns];
     sums[0] = hn::ReduceSum(d, v0);
     sums[1] = hn::ReduceSum(d, v1);
     sums[2] = hn::ReduceSum(d, v2);
@@ -143,7 +144,7 @@ struct DotTile {
   }
 
   static HWY_INLINE void Store(const DotProduct& p, const float* sums, Index columns, float* c) {
-    for (Index i = 0; i < columns; ++i) {
+    for (Index i = 0; i < kDotColumns && i < columns; ++i) {
       float& to = c[i * p.c_column];
       to = p.beta == nullptr ? sums[i] : sums[i] + *p.beta * to;
     }

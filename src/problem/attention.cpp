@@ -282,7 +282,8 @@ tiles::AttentionProblem check_scores(const AnyQ& q, const AnyK& k,
     p.longest.seq_kv = table.extent<Page>() * p.pages.size;
   }
   p.kv_lengths = per_element("kv_lengths", options.kv_lengths, elements);
-  if (p.kv_lengths) each_within("kv_lengths", p.kv_lengths, p.batch, 0, p.longest.seq_kv);
+  if (p.kv_lengths && heads > 0 && q.extent<Query>() > 0)
+    each_within("kv_lengths", p.kv_lengths, p.batch, 0, p.longest.seq_kv);
   if (elements.paged) check_block_table(options.block_table, k.batch_extent(0), p);
 
   p.slopes = per_head("alibi_slopes", options.alibi_slopes, heads, elements);
