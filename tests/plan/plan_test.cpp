@@ -11,6 +11,15 @@
 #include "support/memory.hpp"
 #include "support/ways.hpp"
 
+// Clang's word for it, and g++'s.
+#if defined(__has_feature)
+#define RAPT_THREAD_SANITIZER __has_feature(thread_sanitizer)
+#elif defined(__SANITIZE_THREAD__)
+#define RAPT_THREAD_SANITIZER 1
+#else
+#define RAPT_THREAD_SANITIZER 0
+#endif
+
 namespace {
 
 // Every allocation of the program by new.
@@ -25,6 +34,8 @@ void* allocate(std::size_t bytes, std::size_t alignment) {
 
 }  // namespace
 
+// ThreadSanitizer brings its own; there no allocation is counted.
+#if !RAPT_THREAD_SANITIZER
 void* operator new(std::size_t bytes) { return allocate(bytes, sizeof(std::max_align_t)); }
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return allocate(bytes, static_cast<std::size_t>(alignment));
@@ -33,6 +44,7 @@ void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+#endif
 
 namespace rapt::tests {
 namespace {
