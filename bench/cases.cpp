@@ -1,7 +1,7 @@
 #include "cases.hpp"
 
 #include <algorithm>
-#include <limits>
+#include <cstring>
 
 #include "data.hpp"
 #include "expected.hpp"
@@ -37,40 +37,73 @@ class GemmCase : public Case {
 
 class AttentionCase : public Case {
  public:
-  AttentionCase(const AttentionSizes& sizes, bool causal)
-      : sizes_(sizes),
-        causal_(causal),
-        q_(sizes.batch * sizes.heads * sizes.seq_q * sizes.depth),
-        kv_(2 * sizes.batch * sizes.kv_heads * sizes.seq_kv * sizes.depth),
-        out_(static_cast<std::int64_t>(q_.size())),
-        v_(kv_.data() + kv_.size() / 2) {
-    fill_normal(q_.span(), 0);
-    fill_normal(kv_.span(), 333);
+  explicit AttentionCase(const Shape& shape)
+      : layout_(shape),
+        type_(shape.modifiers.type),
+        depth_(shape.attention().depth),
+        q_(floats_of(plain_type(type_), layout_.q_rows())),
+        kv_(2 * (floats_of(type_, layout_.kv_rows()) + scales())),
+        out_(static_cast<std::int64_t>(q_.size())) {
+    // k, v, and the scales of both: what is streamed, in one piece.
+    float* const k = kv_.data();
+    float* const v = k + floats_of(type_, layout_.kv_rows());
+    float* const k_scales = v + (v - k);
+    arrays_ = {rows(plain_type(type_), q_.data(), nullptr), rows(type_, k, k_scales),
+               rows(type_, v, k_scales + scales()), rows(plain_type(type_), out_.data(), nullptr)};
+    fill(arrays_.q, layout_.q_rows(), 0);
+    fill(arrays_.k, layout_.kv_rows(), 333);
+    fill(arrays_.v, layout_.kv_rows(), 333 + static_cast<std::size_t>(layout_.kv_rows() * depth_));
+    const auto streamed = static_cast<std::size_t>(shape.streamed_bytes());
+    streamed_ = kv_.span().first(std::min(streamed / sizeof(float), kv_.size()));
   }
 
-  void run(const Executor& executor) override {
-    AttentionOptions options;
-    options.causal = causal_;
-    options.executor = &executor;
-    const auto& s = sizes_;
-    attention({q_.data(), {s.batch, s.heads, s.seq_q, s.depth}},
-              {kv_.data(), {s.batch, s.kv_heads, s.seq_kv, s.depth}},
-              {v_, {s.batch, s.kv_heads, s.seq_kv, s.depth}},
-              {out_.data(), {s.batch, s.heads, s.seq_q, s.depth}}, options);
-  }
+  void run(const Executor& executor) override { layout_.run(arrays_, executor); }
 
   std::span<float> result() override { return out_.span(); }
-  Expected expect() const override {
-    return expected_attention(sizes_, causal_, q_.data(), kv_.data(), v_);
-  }
+  Type result_type() const override { return arrays_.out.type; }
+  Expected expect() const override { return expected_attention(layout_, arrays_); }
 
-  std::span<const float> streamed() const override { return kv_.span(); }
+  std::span<const float> streamed() const override { return streamed_; }
 
  private:
-  AttentionSizes sizes_;
-  bool causal_;
+  // In whole cache lines.
+  std::int64_t floats_of(Type type, std::int64_t rows) const {
+    return (rows * row_bytes(type, depth_) + 63) / 64 * 16;
+  }
+  std::int64_t scales() const {
+    return type_ == Type::int8 ? (layout_.kv_rows() + 15) / 16 * 16 : 0;
+  }
+  StoredRows rows(Type type, float* data, float* scales) const {
+    return {type, depth_, reinterpret_cast<std::byte*>(data), scales};
+  }
+
+  // Normal numbers, stored by the library; a few rows at a time, because a cache is large.
+  static void fill(const StoredRows& rows, std::int64_t n, std::size_t start) {
+    constexpr std::int64_t kRows = 1024;
+    std::vector<float> normal(static_cast<std::size_t>(kRows * rows.depth));
+    for (std::int64_t row = 0; row < n; row += kRows) {
+      const std::int64_t count = std::min(kRows, n - row);
+      fill_normal(normal, start + static_cast<std::size_t>(row * rows.depth));
+      const StoredRows part{rows.type, rows.depth,
+                            rows.data + row * row_bytes(rows.type, rows.depth)};
+      const AnyRows from(normal.data(), {1, count, rows.depth});
+      const auto to = part.view<AnyRowsOut>({1, count, row_elements(rows.type, rows.depth)});
+      if (rows.type == plain_type(rows.type)) {
+        convert(from, to);
+      } else if (rows.type == Type::int8) {
+        quantize(from, to, {rows.scales + row, {1, count}});
+      } else {
+        quantize(from, to);
+      }
+    }
+  }
+
+  AttentionLayout layout_;
+  Type type_;
+  std::int64_t depth_;
   Buffer q_, kv_, out_;
-  const float* v_;  // the second half of kv_
+  AttentionArrays arrays_{};
+  std::span<const float> streamed_;
 };
 
 class LayerCase : public Case {
@@ -110,9 +143,10 @@ class LayerCase : public Case {
 std::string Case::check(const Executor& executor) {
   if (expected_.empty()) expected_ = expect();
   const std::span<float> out = result();
-  std::fill(out.begin(), out.end(), std::numeric_limits<float>::quiet_NaN());
+  // All bits set are NaN in every plain type.
+  std::memset(out.data(), 0xff, out.size_bytes());
   run(executor);
-  return compare(expected_, out);
+  return compare(expected_, result_type(), out.data());
 }
 
 std::unique_ptr<Case> make_case(const Shape& shape) {
@@ -126,7 +160,7 @@ std::unique_ptr<Case> make_case(const Shape& shape) {
     case Operation::decode:
       break;
   }
-  return std::make_unique<AttentionCase>(shape.attention(), shape.operation == Operation::causal);
+  return std::make_unique<AttentionCase>(shape);
 }
 
 }  // namespace rapt::bench

@@ -22,11 +22,12 @@ class Case {
   // sentence.
   std::string check(const Executor& executor);
 
-  // The operand behind Shape::streamed_bytes().
+  // Memory of as many bytes as Shape::streamed_bytes(), of the operand that they are of.
   virtual std::span<const float> streamed() const { return {}; }
 
  protected:
-  virtual std::span<float> result() = 0;
+  virtual std::span<float> result() = 0;  // all its memory, whatever it is stored in
+  virtual Type result_type() const { return Type::f32; }
   virtual Expected expect() const = 0;
 
  private:

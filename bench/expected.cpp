@@ -15,6 +15,7 @@ constexpr double kExpError = 2 * kU;  // one ULP
 constexpr std::int64_t kBlockKv =
     64;  // keys of one step of an online softmax: no fewer than this is sensible
 constexpr double kSecondOrder = 1.01;  // products of two errors
+constexpr int kRoundings = 2;  // of a number, before it is summed: by its scale, and another one
 
 double g(std::int64_t n) {
   const double terms = static_cast<double>(n);
@@ -48,6 +49,13 @@ void softmax(std::vector<double>& s, std::vector<double>& r) {
   for (double& p : s) p /= sum;
 }
 
+// What storing a number costs, to the nearest: half the distance of two neighbours.
+double rounding(Type type, double number) {
+  if (type == Type::bf16) return 0x1p-8 * std::abs(number);
+  if (type == Type::f16) return std::max(0x1p-11 * std::abs(number), 0x1p-25);
+  return 0;
+}
+
 }  // namespace
 
 Expected expected_gemm(const GemmSizes& sizes, const float* a, const float* b) {
@@ -72,47 +80,60 @@ Expected expected_gemm(const GemmSizes& sizes, const float* a, const float* b) {
   return expected;
 }
 
-Expected expected_attention(const AttentionSizes& sizes, bool causal, const float* q,
-                            const float* k, const float* v) {
+Expected expected_attention(const AttentionLayout& layout, const AttentionArrays& arrays,
+                            double between) {
   Expected expected;
+  const Shape& shape = layout.shape();
+  const AttentionSizes sizes = shape.attention();
   const std::int64_t depth = sizes.depth;
   const double scale = 1 / std::sqrt(static_cast<double>(depth));
   for (const std::int64_t row : sample(sizes.batch * sizes.heads * sizes.seq_q)) {
-    const std::int64_t i = row % sizes.seq_q;
-    const std::int64_t head = row / sizes.seq_q % sizes.heads;
     const std::int64_t batch = row / sizes.seq_q / sizes.heads;
+    const std::int64_t head = row / sizes.seq_q % sizes.heads;
     const std::int64_t kv_head = head / (sizes.heads / sizes.kv_heads);
-    const std::int64_t keys = causal ? i + 1 + sizes.seq_kv - sizes.seq_q : sizes.seq_kv;
-    const float* q_i = q + row * depth;
-    const float* k_head = k + (batch * sizes.kv_heads + kv_head) * sizes.seq_kv * depth;
-    const float* v_head = v + (batch * sizes.kv_heads + kv_head) * sizes.seq_kv * depth;
+    const std::int64_t seq_q = shape.queries(batch), seq_kv = shape.keys(batch);
+    const std::int64_t i = row % sizes.seq_q * seq_q / sizes.seq_q;
+    const std::int64_t window = shape.modifiers.window;
+    const std::int64_t end = shape.operation == Operation::causal ? i + 1 + seq_kv - seq_q : seq_kv;
+    const std::int64_t first = window > 0 ? std::max<std::int64_t>(0, end - window) : 0;
+    const std::int64_t q_row = layout.q_row(batch, head, i);
 
-    std::vector<double> p(static_cast<std::size_t>(keys)), r(p.size());
-    for (std::int64_t j = 0; j < keys; ++j) {
+    std::vector<double> p(static_cast<std::size_t>(end - first)), r(p.size());
+    for (std::size_t at = 0; at < p.size(); ++at) {
+      const std::int64_t k_row =
+          layout.kv_row(batch, kv_head, first + static_cast<std::int64_t>(at));
       double dot = 0, magnitude = 0;
       for (std::int64_t d = 0; d < depth; ++d) {
-        const double product = static_cast<double>(q_i[d]) * k_head[j * depth + d];
+        const double product = arrays.q.at(q_row, d) * arrays.k.at(k_row, d);
         dot += product;
         magnitude += std::abs(product);
       }
-      p[static_cast<std::size_t>(j)] = scale * dot;
-      r[static_cast<std::size_t>(j)] = scale * g(depth + 2) * magnitude;
+      p[at] = scale * dot;
+      r[at] = scale * g(depth + kRoundings) * magnitude + between * (1 + std::abs(p[at]));
     }
     softmax(p, r);
 
-    for (std::int64_t d = 0; d < depth; ++d) {
-      double out = 0, magnitude = 0, moved = 0, sum_error = 0;
-      for (std::int64_t j = 0; j < keys; ++j) {
-        const std::size_t at = static_cast<std::size_t>(j);
-        const double product = p[at] * v_head[j * depth + d];
-        out += product;
-        magnitude += std::abs(product);
-        moved += r[at] * std::abs(product);
-        sum_error += r[at] * p[at];
+    double sum_error = 0;
+    for (std::size_t at = 0; at < p.size(); ++at) sum_error += r[at] * p[at];
+    std::vector<double> out(static_cast<std::size_t>(depth)), magnitude(out.size()),
+        moved(out.size());
+    for (std::size_t at = 0; at < p.size(); ++at) {
+      const std::int64_t v_row =
+          layout.kv_row(batch, kv_head, first + static_cast<std::int64_t>(at));
+      for (std::size_t d = 0; d < out.size(); ++d) {
+        const double product = p[at] * arrays.v.at(v_row, static_cast<std::int64_t>(d));
+        out[d] += product;
+        magnitude[d] += std::abs(product);
+        moved[d] += r[at] * std::abs(product);
       }
-      const double bound = moved + std::abs(out) * sum_error +
-                           g_softmax(keys) * (magnitude + std::abs(out)) + 3 * kU * std::abs(out);
-      expected.push_back({row * depth + d, out, kSecondOrder * bound});
+    }
+    for (std::size_t d = 0; d < out.size(); ++d) {
+      const double computed =
+          moved[d] + std::abs(out[d]) * sum_error +
+          (g_softmax(end - first) + kRoundings * kU) * (magnitude[d] + std::abs(out[d])) +
+          3 * kU * std::abs(out[d]);
+      expected.push_back({q_row * depth + static_cast<std::int64_t>(d), out[d],
+                          kSecondOrder * computed + rounding(arrays.out.type, out[d])});
     }
   }
   return expected;
@@ -204,9 +225,10 @@ Expected expected_layer(const LayerSizes& sizes, const float* tokens, const Laye
   return expected;
 }
 
-std::string compare(const Expected& expected, std::span<const float> result) {
+std::string compare(const Expected& expected, Type type, const void* result) {
+  const StoredRows numbers{type, 1, static_cast<std::byte*>(const_cast<void*>(result))};
   for (const ExpectedElement& element : expected) {
-    const double got = result[static_cast<std::size_t>(element.at)];
+    const double got = numbers.at(element.at, 0);
     if (!(std::abs(got - element.value) <= element.bound)) {  // NaN is wrong too
       char sentence[160];
       std::snprintf(sentence, sizeof sentence,

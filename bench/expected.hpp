@@ -4,10 +4,10 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <vector>
 
+#include "attention.hpp"
 #include "shapes.hpp"
 
 namespace rapt::bench {
@@ -22,9 +22,11 @@ using Expected = std::vector<ExpectedElement>;
 // a [m, k], b [k, n], c [m, n]: whole rows of c.
 Expected expected_gemm(const GemmSizes& sizes, const float* a, const float* b);
 
-// Whole rows of out, among them the first and the last.
-Expected expected_attention(const AttentionSizes& sizes, bool causal, const float* q,
-                            const float* k, const float* v);
+// Whole rows of out, among them the first and the last, from what is stored: rounding to a storage
+// type is not the kernel's error, except that of out. A library that rounds each score and each
+// weight between the two products is allowed `between` for it, relative to each.
+Expected expected_attention(const AttentionLayout& layout, const AttentionArrays& arrays,
+                            double between = 0);
 
 // tokens [batch, seq, embedding]; w_q, w_k, w_v [heads, embedding, depth]; w_o [heads, depth,
 // embedding]. Whole rows of the result.
@@ -33,7 +35,8 @@ struct LayerWeights {
 };
 Expected expected_layer(const LayerSizes& sizes, const float* tokens, const LayerWeights& weights);
 
-// Empty when every sampled element is within its bound, otherwise a sentence.
-std::string compare(const Expected& expected, std::span<const float> result);
+// Empty when every sampled element of the result, stored in a plain type, is within its bound,
+// otherwise a sentence.
+std::string compare(const Expected& expected, Type type, const void* result);
 
 }  // namespace rapt::bench

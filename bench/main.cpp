@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <exception>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <sstream>
@@ -31,6 +32,7 @@ struct Options {
   std::vector<std::string> isa = {"best"};
   std::vector<std::string> threads = {"1", "all"};
   std::vector<std::string> shapes;  // names must contain one of these; all when empty
+  std::vector<std::string> tags;    // shapes must have one of these; all when empty
   std::string shape_list = RAPT_SHAPES_FILE;
   std::string config;   // a config header to load
   std::string against;  // another one: the best target is timed with both, turn by turn
@@ -40,17 +42,21 @@ struct Options {
 
 bool g_failed = false;
 
-// The operands of one shape at a time: they can be large, and benchmarks of a shape follow one
-// another.
-Case& case_of(const Shape& shape) {
-  static std::string name;
-  static std::unique_ptr<Case> made;
-  if (name != shape.name) {
-    made.reset();
-    made = make_case(shape);
-    name = shape.name;
+// The operands of one shape at a time, and of the one that it is compared with: they can be large,
+// and benchmarks of a shape follow one another.
+struct Cases {
+  std::string name;
+  std::unique_ptr<Case> own, other;
+};
+Cases& cases_of(const Shape& shape) {
+  static Cases made;
+  if (made.name != shape.name) {
+    made = {};
+    made.own = make_case(shape);
+    if (!shape.against.empty()) made.other = make_case(parse_shape(shape.against));
+    made.name = shape.name;
   }
-  return *made;
+  return made;
 }
 
 // The limits that a result is judged by, measured in between its iterations.
@@ -78,21 +84,55 @@ double seconds_of(Case& which, const rapt::Executor& executor) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Two configs, turn by turn, so that what else happens on the machine hits both alike.
 struct Configs {
   std::string used, against;  // texts; against empty: there is only one
 };
+
+// What a shape is timed against, turn by turn, so that what else happens on the machine meets both.
+struct Rival {
+  const char* counter;                                  // of the shape's speed to the rival's
+  std::function<double(const rapt::Executor&)> gflops;  // of one call
+  std::vector<double> ratios{};
+};
+
+std::vector<Rival> rivals_of(const Shape& shape, Cases& cases, const Configs& configs) {
+  std::vector<Rival> rivals;
+  if (!configs.against.empty()) {
+    rivals.push_back({"against", [&](const rapt::Executor& executor) {
+                        rapt::load_config(configs.against);
+                        const double seconds = seconds_of(*cases.own, executor);
+                        rapt::load_config(configs.used);
+                        return shape.flops() / seconds * 1e-9;
+                      }});
+  }
+  if (cases.other) {
+    rivals.push_back(
+        {"vs", [&, flops = parse_shape(shape.against).flops()](const rapt::Executor& executor) {
+           seconds_of(*cases.other, executor);  // its operands come into the caches
+           return flops / seconds_of(*cases.other, executor) * 1e-9;
+         }});
+  }
+  return rivals;
+}
+
+double median_of(std::vector<double>& numbers) {
+  std::sort(numbers.begin(), numbers.end());
+  return numbers[numbers.size() / 2];
+}
 
 void time_case(benchmark::State& state, const Shape& shape, const std::string& target, int threads,
                const Configs& configs) {
   constexpr double kBetweenLimits = 0.05;  // seconds of work between two looks at the limits
   rapt::set_target(target);
-  Case& which = case_of(shape);
+  Cases& cases = cases_of(shape);
+  Case& which = *cases.own;
   Limits limits(shape, which, target, threads);
-  std::vector<double> seconds, seconds_against;
+  std::vector<Rival> rivals = rivals_of(shape, cases, configs);
+  std::vector<double> seconds;
 
   on_threads(threads, [&](const rapt::Executor& executor) {
-    const std::string wrong = which.check(executor);
+    std::string wrong = which.check(executor);
+    if (wrong.empty() && cases.other) wrong = cases.other->check(executor);
     if (!wrong.empty()) {
       g_failed = true;
       state.SkipWithError(wrong.c_str());
@@ -102,18 +142,18 @@ void time_case(benchmark::State& state, const Shape& shape, const std::string& t
     seconds.push_back(
         seconds_of(which, executor));  // all is warm, but of small cases: a run like others
     double until_limits = kBetweenLimits;
+    bool evicted = false;  // something else was read since the last call
     for ([[maybe_unused]] auto _ : state) {
+      if (evicted) seconds_of(which, executor);
+      evicted = cases.other != nullptr;
       seconds.push_back(seconds_of(which, executor));
       state.SetIterationTime(seconds.back());
-      if (!configs.against.empty()) {
-        rapt::load_config(configs.against);
-        seconds_against.push_back(seconds_of(which, executor));
-        rapt::load_config(configs.used);
-      }
+      for (Rival& rival : rivals)
+        rival.ratios.push_back(shape.flops() / seconds.back() * 1e-9 / rival.gflops(executor));
       until_limits -= seconds.back();
       if (until_limits < 0) {
         limits.measure(0.001);
-        seconds_of(which, executor);  // what the limits pushed out of the caches comes back
+        evicted = true;
         until_limits = kBetweenLimits;
       }
     }
@@ -121,16 +161,12 @@ void time_case(benchmark::State& state, const Shape& shape, const std::string& t
   });
   if (state.error_occurred()) return;
 
-  std::sort(seconds.begin(), seconds.end());
+  const double median = median_of(seconds);
   const double best = seconds.front();
-  const double median = seconds[seconds.size() / 2];
   const double gflops = shape.flops() / best * 1e-9;
   state.counters["GFLOP/s"] = gflops;
   state.counters["median"] = shape.flops() / median * 1e-9;
-  if (!seconds_against.empty()) {
-    const double against = *std::min_element(seconds_against.begin(), seconds_against.end());
-    state.counters["against"] = shape.flops() / against * 1e-9;
-  }
+  for (Rival& rival : rivals) state.counters[rival.counter] = median_of(rival.ratios);
   state.counters["peak"] = limits.gflops();
   state.counters["share"] = gflops / limits.gflops();
   state.counters["flop/byte"] = shape.flops() / shape.bytes();
@@ -171,11 +207,14 @@ std::vector<int> wanted_threads(const Options& options) {
   return wanted;
 }
 
+// Part of the name, and a tag, where such were asked for.
 bool is_wanted(const Shape& shape, const Options& options) {
-  if (options.shapes.empty()) return true;
-  return std::any_of(options.shapes.begin(), options.shapes.end(), [&](const std::string& part) {
-    return shape.name.find(part) != std::string::npos;
-  });
+  const auto any = [](const std::vector<std::string>& asked, auto fits) {
+    return asked.empty() || std::any_of(asked.begin(), asked.end(), fits);
+  };
+  return any(options.shapes,
+             [&](const std::string& part) { return shape.name.find(part) != std::string::npos; }) &&
+         any(options.tags, [&](const std::string& tag) { return shape.has(tag); });
 }
 
 // Shapes outermost: their operands are made once, and targets are compared within the same seconds.
@@ -255,6 +294,7 @@ int run(int argc, char** argv) {
   app.add_option("--isa", options.isa, "ISA targets: names, 'best' or 'all'")->delimiter(',');
   app.add_option("--threads", options.threads, "thread counts: numbers and 'all'")->delimiter(',');
   app.add_option("--shapes", options.shapes, "only shapes whose names contain one of these words");
+  app.add_option("--tags", options.tags, "only shapes that have one of these tags")->delimiter(',');
   app.add_flag("--every-shape", options.every_shape,
                "every shape for every target, not only those tagged 'isa'");
   app.add_option("--shape-list", options.shape_list, "the list of shapes")->capture_default_str();

@@ -11,9 +11,11 @@
 #include <exception>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "attention.hpp"
 #include "expected.hpp"
 #include "peak.hpp"
 #include "rapt/rapt.hpp"
@@ -21,7 +23,6 @@
 
 namespace {
 
-using rapt::bench::AttentionSizes;
 using rapt::bench::GemmSizes;
 using rapt::bench::LayerSizes;
 using rapt::bench::LayerWeights;
@@ -63,17 +64,34 @@ std::int64_t guarded(Work work) {
   }
 }
 
-template <class Expect>
-const char* check(Expect expect, const float* result, std::int64_t size) {
-  if (guarded([&] {
-        g_error = rapt::bench::compare(expect(), {result, static_cast<std::size_t>(size)});
-        return std::int64_t{0};
-      }) == 0 &&
-      g_error.empty()) {
-    return nullptr;
-  }
-  return g_error.c_str();
+// Null where `wrong()` finds nothing wrong.
+template <class Wrong>
+const char* check(Wrong wrong) {
+  const bool found = guarded([&] {
+                       g_error = wrong();
+                       return std::int64_t{0};
+                     }) != 0 ||
+                     !g_error.empty();
+  return found ? g_error.c_str() : nullptr;
 }
+
+// The operands of an attention whose shape says plain types: int8 rows would need scales.
+struct Attention {
+  rapt::bench::AttentionLayout layout;
+  rapt::bench::AttentionArrays arrays;
+
+  Attention(const char* name, void* q, void* k, void* v, void* out)
+      : layout(rapt::bench::parse_shape(name)) {
+    const rapt::Type type = layout.shape().modifiers.type;
+    if (type != rapt::bench::plain_type(type))
+      throw std::invalid_argument(std::string(name) + " is not for peers: k and v have scales");
+    const auto rows = [&](void* data) {
+      return rapt::bench::StoredRows{type, layout.shape().attention().depth,
+                                     static_cast<std::byte*>(data)};
+    };
+    arrays = {rows(q), rows(k), rows(v), rows(out)};
+  }
+};
 
 using Sgemm = void (*)(int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
                        const float* a, int lda, const float* b, int ldb, float beta, float* c,
@@ -89,6 +107,27 @@ RAPT_SHIM const char* rapt_bench_target() {
   static std::string name;
   name = rapt::target();
   return name.c_str();
+}
+
+// What a shape cannot do without: operations, and bytes that are streamed, 0 where arithmetic is
+// the limit by far. -1 where a name is no shape (see rapt_bench_error).
+RAPT_SHIM double rapt_bench_flops(const char* shape) {
+  double flops = -1;
+  guarded([&] {
+    flops = rapt::bench::parse_shape(shape).flops();
+    return std::int64_t{0};
+  });
+  return flops;
+}
+
+RAPT_SHIM double rapt_bench_streamed_bytes(const char* name) {
+  double bytes = -1;
+  guarded([&] {
+    const rapt::bench::Shape shape = rapt::bench::parse_shape(name);
+    bytes = shape.is_streaming() ? shape.streamed_bytes() : 0;
+    return std::int64_t{0};
+  });
+  return bytes;
 }
 
 RAPT_SHIM int rapt_bench_all_threads() { return rapt::default_executor().workers(); }
@@ -111,20 +150,24 @@ RAPT_SHIM double rapt_bench_read_gbytes(int threads, const float* data, std::int
 // Checks of a result that anyone computed.
 RAPT_SHIM const char* rapt_bench_check_gemm(const GemmSizes* s, const float* a, const float* b,
                                             const float* c) {
-  return check([&] { return rapt::bench::expected_gemm(*s, a, b); }, c, s->m * s->n);
+  return check([&] { return compare(rapt::bench::expected_gemm(*s, a, b), rapt::Type::f32, c); });
 }
 
-RAPT_SHIM const char* rapt_bench_check_attention(const AttentionSizes* s, int causal,
-                                                 const float* q, const float* k, const float* v,
-                                                 const float* out) {
-  return check([&] { return rapt::bench::expected_attention(*s, causal != 0, q, k, v); }, out,
-               s->batch * s->heads * s->seq_q * s->depth);
+// `between`: what the rounding of scores and weights may cost, as in expected_attention().
+RAPT_SHIM const char* rapt_bench_check_attention(const char* shape, void* q, void* k, void* v,
+                                                 void* out, double between) {
+  return check([&] {
+    const Attention attention(shape, q, k, v, out);
+    return compare(rapt::bench::expected_attention(attention.layout, attention.arrays, between),
+                   attention.arrays.out.type, out);
+  });
 }
 
 RAPT_SHIM const char* rapt_bench_check_layer(const LayerSizes* s, const float* tokens,
                                              const LayerWeights* weights, const float* result) {
-  return check([&] { return rapt::bench::expected_layer(*s, tokens, *weights); }, result,
-               s->batch * s->seq * s->embedding);
+  return check([&] {
+    return compare(rapt::bench::expected_layer(*s, tokens, *weights), rapt::Type::f32, result);
+  });
 }
 
 RAPT_SHIM std::int64_t rapt_bench_time_gemm(const GemmSizes* s, const float* a, const float* b,
@@ -150,21 +193,13 @@ RAPT_SHIM std::int64_t rapt_bench_time_sgemm(Sgemm sgemm, const GemmSizes* s, co
       *watch, [&] { sgemm(kRowMajor, kNoTrans, kNoTrans, m, n, k, 1.0f, a, k, b, n, 0.0f, c, n); });
 }
 
-RAPT_SHIM std::int64_t rapt_bench_time_attention(const AttentionSizes* s, int causal,
-                                                 const float* q, const float* k, const float* v,
-                                                 float* out, int threads, const Stopwatch* watch) {
+RAPT_SHIM std::int64_t rapt_bench_time_attention(const char* shape, void* q, void* k, void* v,
+                                                 void* out, int threads, const Stopwatch* watch) {
   return guarded([&] {
+    const Attention attention(shape, q, k, v, out);
     std::int64_t runs = 0;
     rapt::bench::on_threads(threads, [&](const rapt::Executor& executor) {
-      rapt::AttentionOptions options;
-      options.causal = causal != 0;
-      options.executor = &executor;
-      runs = time_runs(*watch, [&] {
-        rapt::attention({q, {s->batch, s->heads, s->seq_q, s->depth}},
-                        {k, {s->batch, s->kv_heads, s->seq_kv, s->depth}},
-                        {v, {s->batch, s->kv_heads, s->seq_kv, s->depth}},
-                        {out, {s->batch, s->heads, s->seq_q, s->depth}}, options);
-      });
+      runs = time_runs(*watch, [&] { attention.layout.run(attention.arrays, executor); });
     });
     return runs;
   });
