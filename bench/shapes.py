@@ -1,7 +1,8 @@
-"""Reads shapes.txt: for Python what shapes.hpp is for C++."""
+"""Reads shapes.txt: for Python what shapes.hpp is for C++. What a shape needs is asked of the shim."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,14 @@ AXES = {
     "causal": ("batch", "heads", "seq", "depth"),
     "decode": ("batch", "heads", "kv_heads", "seq", "depth"),
     "layer": ("batch", "seq", "embedding", "heads", "depth"),
+}
+
+# What may follow the sizes of an attention, by kind: one of each at most.
+MODIFIERS = {
+    "storage": "f32|bf16|f16|int8|int4",
+    "window": "window[1-9][0-9]*",
+    "place": "page[1-9][0-9]*|ragged|padded",
+    "sharing": "shared",
 }
 
 
@@ -32,17 +41,21 @@ class Attention:
 
 @dataclass(frozen=True)
 class Shape:
+    name: str
+    """operation/sizes/modifier/modifier..."""
     operation: str
     sizes: tuple[int, ...]
-    tags: frozenset[str]
-
-    @property
-    def name(self) -> str:
-        return f"{self.operation}/{','.join(map(str, self.sizes))}"
+    modifiers: dict[str, str]
+    """By kind."""
+    tags: frozenset[str] = frozenset()
 
     @property
     def is_attention(self) -> bool:
         return self.operation in ("prefill", "causal", "decode")
+
+    @property
+    def storage(self) -> str:
+        return self.modifiers.get("storage", "f32")
 
     @property
     def attention(self) -> Attention:
@@ -52,33 +65,42 @@ class Shape:
         batch, heads, seq, depth = self.sizes
         return Attention(batch, heads, heads, seq, seq, depth, self.operation == "causal")
 
-    @property
-    def flops(self) -> float:
-        """Operations of the products that are needed: causal counts half."""
-        if self.operation == "gemm":
-            m, n, k = self.sizes
-            return 2.0 * m * n * k
-        if self.operation == "layer":
-            batch, seq, embedding, heads, depth = self.sizes
-            return 8.0 * batch * seq * embedding * heads * depth + 4.0 * batch * seq * seq * heads * depth
-        a = self.attention
-        return 4.0 * a.batch * a.heads * a.seq_q * a.seq_kv * a.depth * (0.5 if a.causal else 1.0)
 
-    @property
-    def streamed_bytes(self) -> float:
-        """Bytes of what is large and read by everyone: K and V, or b. 0 for the layer."""
-        if self.operation == "layer":
-            return 0.0
-        if self.operation == "gemm":
-            _, n, k = self.sizes
-            return 4.0 * n * k
-        a = self.attention
-        return 8.0 * a.batch * a.kv_heads * a.seq_kv * a.depth
+def parse_shape(name: str, tags: frozenset[str] = frozenset()) -> Shape:
+    operation, sizes, *words = name.split("/")
+    if operation not in AXES:
+        raise ValueError(f"no operation is called {operation}")
+    numbers = tuple(int(s) for s in sizes.split(","))
+    if len(numbers) != len(AXES[operation]) or min(numbers) < 1:
+        raise ValueError(f"{operation} takes {', '.join(AXES[operation])}")
+    modifiers: dict[str, str] = {}
+    for word in words:
+        kind = next((k for k, pattern in MODIFIERS.items() if re.fullmatch(pattern, word)), None)
+        if kind is None:
+            raise ValueError(f"no modifier is called {word}")
+        if kind in modifiers:
+            raise ValueError(f"'{word}' is a second {kind}")
+        modifiers[kind] = word
+    shape = Shape(name, operation, numbers, modifiers, tags)
+    if modifiers and (misfit := _misfit(shape)):
+        raise ValueError(misfit)
+    return shape
 
-    @property
-    def is_streaming(self) -> bool:
-        """Whether there is so little arithmetic for each of these bytes that reading may be the limit."""
-        return self.flops < 8 * self.streamed_bytes
+
+def _misfit(shape: Shape) -> str | None:
+    """Why these modifiers are not of this shape."""
+    m = shape.modifiers
+    if not shape.is_attention:
+        return "only attention takes modifiers"
+    if "window" in m and shape.operation == "prefill":
+        return "a window is of causal or of decode"
+    if "sharing" in m and not m.get("place", "").startswith("page"):
+        return "only pages are shared"
+    if "sharing" in m and "window" in m:
+        return "a window and shared pages are not counted together"
+    if shape.storage == "int4" and shape.attention.depth % 32:
+        return "int4 takes a depth that is a multiple of 32"
+    return None
 
 
 def read_shapes(path: Path = SHAPES) -> list[Shape]:
@@ -89,10 +111,7 @@ def read_shapes(path: Path = SHAPES) -> list[Shape]:
             continue
         try:
             operation, sizes, *tags = words
-            shape = Shape(operation, tuple(int(s) for s in sizes.split(",")), frozenset(tags))
-            if len(shape.sizes) != len(AXES[operation]) or min(shape.sizes) < 1:
-                raise ValueError(f"{operation} takes {', '.join(AXES[operation])}")
-        except (KeyError, ValueError) as error:
+            shapes.append(parse_shape(f"{operation}/{sizes}", frozenset(tags)))
+        except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from None
-        shapes.append(shape)
     return shapes

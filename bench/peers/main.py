@@ -19,7 +19,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import table
-from peer import Operands
+from peer import STORED, Operands
 from shim import ENVIRONMENT, Shim
 from turns import Absent, Turns
 from worker import PEERS
@@ -29,6 +29,8 @@ from shapes import Shape, read_shapes
 ROUNDS = 3  # at least
 TURN = 0.08  # seconds that a variant computes in one round, if one run takes less
 LOSING = 1.3  # a variant that much slower than its peer's best after two rounds is timed no more
+BETWEEN = {"f32": 0.0, "bf16": 2.0**-8, "f16": 2.0**-11}
+"""Scores and weights may be rounded to the storage type on the way: most peers do, rapt does not."""
 LONG = 4e9  # operations from which a shape gets three times the time of others, for enough runs
 
 
@@ -84,10 +86,20 @@ def make_operands(shape: Shape) -> Operands:
         weights = {name: he_normal(heads, embedding, depth) for name in ("w_q", "w_k", "w_v")}
         return {"tokens": normal(batch, seq, embedding), **weights, "w_o": he_normal(heads, depth, embedding)}
     a = shape.attention
-    return {
-        "q": normal(a.batch, a.heads, a.seq_q, a.depth),
-        "kv": normal(2, a.batch, a.kv_heads, a.seq_kv, a.depth),
-    }
+    q, kv = normal(a.batch, a.heads, a.seq_q, a.depth), normal(2, a.batch, a.kv_heads, a.seq_kv, a.depth)
+    return {"q": stored(q, shape.storage), "kv": stored(kv, shape.storage)}
+
+
+def stored(x: np.ndarray, storage: str) -> np.ndarray:
+    if storage != "bf16":
+        return x.astype(STORED[storage], copy=False)
+    bits = x.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # to the nearest, ties to even
+
+
+def has_peers(shape: Shape) -> bool:
+    """Dense operands of a type that NumPy can hold are what peers are given."""
+    return not set(shape.modifiers) - {"storage"} and shape.storage in STORED
 
 
 def prepare(workers: dict[str, Turns], shape: Shape, folder: Path) -> dict[str, dict]:
@@ -97,11 +109,12 @@ def prepare(workers: dict[str, Turns], shape: Shape, folder: Path) -> dict[str, 
     for name, worker in workers.items():
         entry = found[name] = {"variants": {}}
         try:
-            names = worker.call("prepare", shape.operation, shape.sizes, str(folder))
+            names = worker.call("prepare", shape.name, str(folder))
             if not names:
                 entry["absent"] = "does not compute this"
+            between = 0.0 if name == "rapt" else BETWEEN[shape.storage]
             for i, variant in enumerate(names):
-                wrong = workers["rapt"].call("check", str(folder / f"result-{i}.npy"))
+                wrong = workers["rapt"].call("check", str(folder / f"result-{i}.npy"), between)
                 if wrong:
                     entry["absent"] = f"{variant} is wrong: {wrong}"
                 else:
@@ -141,7 +154,7 @@ def summary(runs: list[float]) -> dict[str, float]:
     return {"best": min(runs), "median": statistics.median(runs), "runs": len(runs)}
 
 
-def measure(shape: Shape, threads: int, workers: dict[str, Turns], folder: Path, seconds: float) -> dict:
+def measure(shape: Shape, threads: int, workers: dict[str, Turns], shim: Shim, folder: Path, seconds: float) -> dict:
     found = prepare(workers, shape, folder)
     if not found["rapt"]["variants"]:
         raise SystemExit(f"rapt on {shape.name}: {found['rapt']['absent']}")
@@ -151,8 +164,8 @@ def measure(shape: Shape, threads: int, workers: dict[str, Turns], folder: Path,
     return {
         "shape": shape.name,
         "threads": threads,
-        "flops": shape.flops,
-        "streamed_bytes": shape.streamed_bytes if shape.is_streaming else None,
+        "flops": shim.flops(shape),
+        "streamed_bytes": shim.streamed_bytes(shape) or None,
         "limits": limits,
         "peers": found,
     }
@@ -175,18 +188,23 @@ def start(names: list[str], threads: int, log: Path) -> tuple[dict[str, Turns], 
 def main() -> None:
     arguments = parse_arguments()
     os.environ[ENVIRONMENT] = str(arguments.shim)
-    all_threads = Shim().all_threads()
+    shim = Shim()
+    all_threads = shim.all_threads()
     counts = list(dict.fromkeys(all_threads if n == "all" else int(n) for n in arguments.threads.split(",")))
-    shapes = [
+    wanted = [
         s
         for s in read_shapes()
         if (any(word in s.name for word in arguments.shapes) if arguments.shapes else "peers" in s.tags)
     ]
-    if not shapes:
+    shapes = [s for s in wanted if has_peers(s)]
+    skipped = [s.name for s in wanted if not has_peers(s)]
+    if not wanted:
         raise SystemExit("no shape is called so: see bench/shapes.txt")
+    if not shapes:
+        raise SystemExit("no peer takes " + ", ".join(skipped))
 
     began = time.monotonic()
-    weights = [3 if shape.flops > LONG else 1 for shape in shapes]
+    weights = [3 if shim.flops(shape) > LONG else 1 for shape in shapes]
     seconds = arguments.seconds / sum(weights) / len(counts)
     records = []
     memory = Path("/dev/shm")
@@ -203,7 +221,8 @@ def main() -> None:
                     np.save(Path(folder) / f"{name}.npy", array)
                 for threads in counts:
                     table.progress(f"{shape.name}, {threads} threads")
-                    records.append(measure(shape, threads, workers[threads], Path(folder), weight * seconds))
+                    turns = workers[threads]
+                    records.append(measure(shape, threads, turns, shim, Path(folder), weight * seconds))
                 for file in Path(folder).glob("*.npy"):
                     file.unlink()
         finally:
@@ -219,6 +238,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - began),
         "versions": versions,
         "absent": absent,
+        "skipped": skipped,
         "results": records,
     }
     arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime as ort
-from onnx import TensorProto, helper
+from onnx import helper
 from peer import Operands, Peer, Variant
 
 from shapes import Attention, Shape
@@ -18,7 +18,7 @@ class OnnxRuntime(Peer):
         self.version = ort.__version__
 
     def variants(self, shape: Shape, operands: Operands) -> list[Variant]:
-        if not shape.is_attention:
+        if not shape.is_attention or shape.storage == "bf16":  # its CPU kernels take none
             return []
         a = shape.attention
         q, (k, v) = operands["q"], operands["kv"]
@@ -40,12 +40,11 @@ class OnnxRuntime(Peer):
         return found
 
     def _session(self, node, inputs: dict[str, np.ndarray], outputs: list[str]) -> ort.InferenceSession:
-        kinds = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int32): TensorProto.INT32}
         graph = helper.make_graph(
             [node],
             "attention",
-            [helper.make_tensor_value_info(n, kinds[x.dtype], x.shape) for n, x in inputs.items()],
-            [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs],
+            [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in inputs.items()],
+            [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(inputs["q"].dtype), None) for n in outputs],
         )
         opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10)

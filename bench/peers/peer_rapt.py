@@ -22,10 +22,10 @@ class Rapt(Peer):
     def limits(self, shape: Shape, operands: Operands, seconds: float) -> dict[str, float]:
         """GFLOP/s of multiply-adds, and where reading may be the limit GB/s of reading."""
         found = {"fma": self.shim.fma_gflops(self.threads, seconds)}
-        if shape.is_streaming:
+        if self.shim.streamed_bytes(shape) > 0:
             streamed = operands["b" if shape.operation == "gemm" else "kv"]
             found["read"] = self.shim.read_gbytes(self.threads, streamed, seconds)
         return found
 
-    def check(self, shape: Shape, operands: Operands, result: np.ndarray) -> str:
-        return self.shim.check(shape, operands, result)
+    def check(self, shape: Shape, operands: Operands, result: np.ndarray, between: float) -> str:
+        return self.shim.check(shape, operands, result, between)

@@ -31,14 +31,15 @@ def _floats(array: np.ndarray) -> ctypes._Pointer:
     return array.ctypes.data_as(_Floats)
 
 
+def _memory(array: np.ndarray) -> c_void_p:
+    """Of any storage type: the name of the shape says which."""
+    assert array.flags.c_contiguous
+    return c_void_p(array.ctypes.data)
+
+
 def _sizes(values: tuple[int, ...]) -> ctypes.Array:
-    """GemmSizes, AttentionSizes and LayerSizes of the C++ side: int64 fields in this order."""
+    """GemmSizes and LayerSizes of the C++ side: int64 fields in this order."""
     return (c_int64 * len(values))(*values)
-
-
-def _attention_sizes(shape: Shape) -> ctypes.Array:
-    a = shape.attention
-    return _sizes((a.batch, a.heads, a.kv_heads, a.seq_q, a.seq_kv, a.depth))
 
 
 def _weights(operands: dict[str, np.ndarray]) -> _Weights:
@@ -52,7 +53,7 @@ class Shim:
             getattr(self._lib, f"rapt_bench_{name}").restype = c_char_p
         for name in ("time_gemm", "time_sgemm", "time_attention", "time_layer"):
             getattr(self._lib, f"rapt_bench_{name}").restype = c_int64
-        for name in ("fma_gflops", "read_gbytes"):
+        for name in ("fma_gflops", "read_gbytes", "flops", "streamed_bytes"):
             getattr(self._lib, f"rapt_bench_{name}").restype = c_double
         self._lib.rapt_bench_make_layer.restype = c_void_p
 
@@ -62,14 +63,30 @@ class Shim:
     def all_threads(self) -> int:
         return self._lib.rapt_bench_all_threads()
 
+    def flops(self, shape: Shape) -> float:
+        """Operations of the products that are needed."""
+        return self._needed(self._lib.rapt_bench_flops, shape)
+
+    def streamed_bytes(self, shape: Shape) -> float:
+        """Bytes of K and V, or of b. 0 where there is so much arithmetic for each that reading is no limit."""
+        return self._needed(self._lib.rapt_bench_streamed_bytes, shape)
+
+    def _needed(self, function: Callable[[bytes], float], shape: Shape) -> float:
+        amount = function(shape.name.encode())
+        if amount < 0:
+            raise ValueError(self._lib.rapt_bench_error().decode())
+        return amount
+
     def fma_gflops(self, threads: int, seconds: float) -> float:
         return self._lib.rapt_bench_fma_gflops(threads, c_double(seconds))
 
     def read_gbytes(self, threads: int, data: np.ndarray, seconds: float) -> float:
-        return self._lib.rapt_bench_read_gbytes(threads, _floats(data), c_int64(data.size), c_double(seconds))
+        floats = data.reshape(-1).view(np.float32)  # whatever the bits mean
+        return self._lib.rapt_bench_read_gbytes(threads, _floats(floats), c_int64(floats.size), c_double(seconds))
 
-    def check(self, shape: Shape, operands: dict[str, np.ndarray], result: np.ndarray) -> str:
-        """Empty when the result is right, otherwise a sentence."""
+    def check(self, shape: Shape, operands: dict[str, np.ndarray], result: np.ndarray, between: float) -> str:
+        """Empty when the result is right, otherwise a sentence. `between`: the unit of a rounding of scores and
+        weights that the peer may do."""
         if shape.operation == "gemm":
             a, b = operands["a"], operands["b"]
             wrong = self._lib.rapt_bench_check_gemm(_sizes(shape.sizes), _floats(a), _floats(b), _floats(result))
@@ -81,12 +98,7 @@ class Shim:
         else:
             k, v = operands["kv"]
             wrong = self._lib.rapt_bench_check_attention(
-                _attention_sizes(shape),
-                int(shape.attention.causal),
-                _floats(operands["q"]),
-                _floats(k),
-                _floats(v),
-                _floats(result),
+                shape.name.encode(), *map(_memory, (operands["q"], k, v, result)), c_double(between)
             )
         return wrong.decode() if wrong else ""
 
@@ -118,14 +130,7 @@ class Shim:
         else:
             k, v = operands["kv"]
             out = np.empty_like(operands["q"])
-            arguments = (
-                _attention_sizes(shape),
-                int(shape.attention.causal),
-                _floats(operands["q"]),
-                _floats(k),
-                _floats(v),
-                _floats(out),
-            )
+            arguments = (shape.name.encode(), *map(_memory, (operands["q"], k, v, out)))
             function = self._lib.rapt_bench_time_attention
         return lambda budget: self._timed(budget, lambda watch: function(*arguments, threads, watch)), out
 

@@ -11,7 +11,9 @@ _HEADLINES = (
     ("prefill/1,8,2048,128", _ATTENTION_PEERS),
     ("causal/1,8,2048,64", _ATTENTION_PEERS),
     ("causal/1,8,2048,128", _ATTENTION_PEERS),
+    ("prefill/1,8,2048,128/bf16", _ATTENTION_PEERS),
     ("decode/1,32,8,4096,128", _ATTENTION_PEERS),
+    ("decode/1,32,8,4096,128/bf16", _ATTENTION_PEERS),
     ("gemm/1024,1024,1024", ("mkl", "openblas")),
 )
 
@@ -76,6 +78,7 @@ def render(run: dict) -> str:
         "rapt on " + run["versions"]["rapt"] + "; " + ", ".join(f"{p} {run['versions'][p]}" for p in peers),
     ]
     lines += [f"absent: {name} ({reason})" for name, reason in run["absent"].items()]
+    lines += [f"not timed, because no peer is given such operands: {name}" for name in run["skipped"]]
     for threads in dict.fromkeys(r["threads"] for r in run["results"]):
         records = [r for r in run["results"] if r["threads"] == threads]
         lines += ["", *_table(records, peers, threads)]
@@ -99,12 +102,12 @@ def _table(records: list[dict], peers: list[str], threads: int) -> list[str]:
     lines = [
         f"{_threads(records[0])}: GFLOP/s (decode: GB/s of K and V), best of all runs; "
         f"in brackets rapt's speed over the peer's. FMA peak {peak:.0f} GFLOP/s",
-        f"{'':24}{'rapt':>8}{'median':>8}{'limit':>8}{'share':>7}  "
+        f"{'':28}{'rapt':>8}{'median':>8}{'limit':>8}{'share':>7}  "
         + "".join(f"{p:>16}" for p in peers)
         + f"{'vs best':>9}{'(median)':>10}",
     ]
     for r in records:
-        row = f"{r['shape']:24}{rate(r, 'rapt'):8.1f}{rate(r, 'rapt', 'median'):8.1f}{limit(r):8.1f}{share(r):7.0%}  "
+        row = f"{r['shape']:28}{rate(r, 'rapt'):8.1f}{rate(r, 'rapt', 'median'):8.1f}{limit(r):8.1f}{share(r):7.0%}  "
         for peer in peers:
             value = rate(r, peer)
             row += f"{value:9.1f} ({rate(r, 'rapt') / value:4.2f})" if value else f"{'-':>16}"
@@ -121,7 +124,7 @@ def _variants(run: dict) -> list[str]:
             if len(entry["variants"]) > 1:
                 work = record["streamed_bytes" if is_decode(record) else "flops"]
                 rates = (f"{v} {work / times['best'] * 1e-9:.1f}" for v, times in entry["variants"].items())
-                lines.append(f"  {record['shape']:24}{_threads(record):>10}: {name}: {', '.join(rates)}")
+                lines.append(f"  {record['shape']:28}{_threads(record):>10}: {name}: {', '.join(rates)}")
     return lines if len(lines) > 1 else []
 
 
@@ -130,7 +133,7 @@ def _headlines(run: dict) -> list[str]:
     for name, peers in _HEADLINES:
         for record in (r for r in run["results"] if r["shape"] == name):
             of_what = "of its limit" if record["streamed_bytes"] else "of the FMA peak"
-            line = f"  {name:24}{_threads(record):>10}: {share(record):4.0%} {of_what}"
+            line = f"  {name:28}{_threads(record):>10}: {share(record):4.0%} {of_what}"
             if found := against_best(record, peers):
                 median = against_best(record, peers, "median")
                 line += f"; {found[0]:.2f} x {found[1]} (medians: {median[0]:.2f} x {median[1]})"

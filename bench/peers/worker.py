@@ -17,7 +17,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from peer import Operands, Peer, Variant
 
-from shapes import Shape
+from shapes import Shape, parse_shape
 
 PEERS = {
     "rapt": ("peer_rapt", "Rapt"),
@@ -37,11 +37,11 @@ class Worker:
         self.operands: Operands = {}
         self.variants: dict[str, Variant] = {}
 
-    def prepare(self, operation: str, sizes: list[int], folder: str) -> list[str]:
+    def prepare(self, name: str, folder: str) -> list[str]:
         """Takes the operands from <folder>/<name>.npy, runs each variant once and leaves what it computed in
         <folder>/result-<i>.npy; returns the variants' names."""
         self.variants = {}
-        self.shape = Shape(operation, tuple(sizes), frozenset())
+        self.shape = parse_shape(name)
         self.operands = {
             path.stem: np.load(path) for path in Path(folder).glob("*.npy") if not path.stem.startswith("result")
         }
@@ -57,8 +57,8 @@ class Worker:
     def limits(self, seconds: float) -> dict[str, float]:
         return self.peer.limits(self.shape, self.operands, seconds)  # rapt's worker only
 
-    def check(self, result: str) -> str:
-        return self.peer.check(self.shape, self.operands, np.load(result))  # rapt's worker only
+    def check(self, result: str, between: float) -> str:
+        return self.peer.check(self.shape, self.operands, np.load(result), between)  # rapt's worker only
 
     def version(self) -> str:
         return self.peer.version
