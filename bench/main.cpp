@@ -123,6 +123,7 @@ double median_of(std::vector<double>& numbers) {
 void time_case(benchmark::State& state, const Shape& shape, const std::string& target, int threads,
                const Configs& configs) {
   constexpr double kBetweenLimits = 0.05;  // seconds of work between two looks at the limits
+  constexpr std::size_t kTurns = 5;  // with a rival, at least: their median is to mean something
   rapt::set_target(target);
   Cases& cases = cases_of(shape);
   Case& which = *cases.own;
@@ -143,13 +144,16 @@ void time_case(benchmark::State& state, const Shape& shape, const std::string& t
         seconds_of(which, executor));  // all is warm, but of small cases: a run like others
     double until_limits = kBetweenLimits;
     bool evicted = false;  // something else was read since the last call
-    for ([[maybe_unused]] auto _ : state) {
+    const auto turn = [&] {
       if (evicted) seconds_of(which, executor);
       evicted = cases.other != nullptr;
       seconds.push_back(seconds_of(which, executor));
-      state.SetIterationTime(seconds.back());
       for (Rival& rival : rivals)
         rival.ratios.push_back(shape.flops() / seconds.back() * 1e-9 / rival.gflops(executor));
+    };
+    for ([[maybe_unused]] auto _ : state) {
+      turn();
+      state.SetIterationTime(seconds.back());
       until_limits -= seconds.back();
       if (until_limits < 0) {
         limits.measure(0.001);
@@ -157,6 +161,7 @@ void time_case(benchmark::State& state, const Shape& shape, const std::string& t
         until_limits = kBetweenLimits;
       }
     }
+    while (!rivals.empty() && rivals.front().ratios.size() < kTurns) turn();
     limits.measure(0.01);
   });
   if (state.error_occurred()) return;
@@ -167,6 +172,7 @@ void time_case(benchmark::State& state, const Shape& shape, const std::string& t
   state.counters["GFLOP/s"] = gflops;
   state.counters["median"] = shape.flops() / median * 1e-9;
   for (Rival& rival : rivals) state.counters[rival.counter] = median_of(rival.ratios);
+  if (cases.other) state.SetLabel("vs " + shape.against);
   state.counters["peak"] = limits.gflops();
   state.counters["share"] = gflops / limits.gflops();
   state.counters["flop/byte"] = shape.flops() / shape.bytes();

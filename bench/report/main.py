@@ -26,27 +26,36 @@ def table(results: Results) -> str:
             "",
             f"{threads} thread{'s' if threads > 1 else ''}: GFLOP/s (decode: GB/s of K and V) and share of the limit, "
             "the FMA peak or what reading leaves of it",
-            f"{'':26}" + "".join(f"{t:>17}" for t in results.targets),
+            f"{'':34}" + "".join(f"{t:>17}" for t in results.targets),
         ]
         for shape in shapes:
             cells = []
             for target in results.targets:
                 row = rows.get((shape, target, threads))
                 cells.append(f"{row.rate:10.1f} ({row.share:4.0%})" if row else f"{'':17}")
-            lines.append(f"{shape:26}" + "".join(cells).rstrip())
+            lines.append(f"{shape:34}" + "".join(cells).rstrip())
         peaks = [max(r.peak for r in results.rows if r.target == t and r.threads == threads) for t in results.targets]
-        lines.append(f"{'FMA peak':26}" + "".join(f"{peak:10.1f}       " for peak in peaks).rstrip())
+        lines.append(f"{'FMA peak':34}" + "".join(f"{peak:10.1f}       " for peak in peaks).rstrip())
     return "\n".join(lines)
 
 
 def comparison(results: Results) -> str:
-    gains = [(r.gflops / r.against, r) for r in results.rows if r.against]
+    gains = [(r.against, r) for r in results.rows if r.against]
     mean = math.exp(sum(math.log(gain) for gain, _ in gains) / len(gains))
     worst, best = min(gains, key=lambda g: g[0]), max(gains, key=lambda g: g[0])
     lines = [f"Tuned over default, turn by turn, {len(gains)} benchmarks: geometric mean {mean:.3f}"]
     for word, (gain, row) in (("best", best), ("worst", worst)):
         lines.append(
             f"  {word:5} {gain:.3f}  {row.shape}, {row.target}, {row.threads} thread{'s' if row.threads > 1 else ''}"
+        )
+    return "\n".join(lines)
+
+
+def pairs(results: Results) -> str:
+    lines = ["Pairs, turn by turn: the speed of the first over that of the second (median of all turns)"]
+    for row in (r for r in results.rows if r.vs):
+        lines.append(
+            f"  {row.vs:6.3f}  {row.shape}, {row.target}, {row.threads} thread{'s' if row.threads > 1 else ''}; {row.other}"
         )
     return "\n".join(lines)
 
@@ -68,6 +77,9 @@ def main() -> None:
     if any(r.against for r in results.rows):
         print("\n" + comparison(results))
         figures["tuned"] = plots.tuned(results)
+    if any(r.vs for r in results.rows):
+        print("\n" + pairs(results))
+        figures["pairs"] = plots.pairs(results)
     if arguments.peers:
         run = json.loads(arguments.peers.read_text())
         for name, operations in (

@@ -172,12 +172,19 @@ def _bandwidths(axes: Axes, rows: list[Row], peak: float, low: float) -> None:
 
 
 def _label_far_ones(axes: Axes, rows: list[Row]) -> None:
-    """Names the points that stand well under their roof; naming all would hide them."""
-    for row in sorted(rows, key=lambda r: r.share)[:4]:
+    """Names the points that stand well under their roof; naming all would hide them, as would names on names."""
+    named: list[float] = []
+    for row in sorted(rows, key=lambda r: r.share):
+        height = row.gflops / row.peak
+        if len(named) == 4:
+            break
+        if any(0.85 < height / other < 1 / 0.85 for other in named):
+            continue
+        named.append(height)
         left = row.operation == "decode"  # the products lie to the right of it
         axes.annotate(
             row.sizes,
-            (row.intensity, row.gflops / row.peak),
+            (row.intensity, height),
             xytext=(-7 if left else 7, 0),
             textcoords="offset points",
             ha="right" if left else "left",
@@ -190,32 +197,58 @@ def _label_far_ones(axes: Axes, rows: list[Row]) -> None:
 
 def tuned(results: Results) -> Figure:
     """Speed with the tuned config over that with the default one, both of one run."""
-    both = [r for r in results.rows if r.against]
-    threads = sorted({r.threads for r in both})
+    return _gains(
+        results,
+        {r.key: r.against for r in results.rows if r.against},
+        lambda shape: shape,
+        "faster than with the default config, %",
+        "Tuned against default",
+    )
+
+
+def pairs(results: Results) -> Figure:
+    """Speed of a shape over that of another one that does the same in another way, both of one run."""
+    others = {r.shape: "/".join(r.other.split("/")[2:]) for r in results.rows if r.vs}
+    return _gains(
+        results,
+        {r.key: r.vs for r in results.rows if r.vs},
+        lambda shape: f"{shape} over {others[shape]}",
+        "faster than the other, %",
+        "Two ways to do the same, turn by turn",
+    )
+
+
+def _gains(
+    results: Results,
+    ratios: dict[tuple[str, str, int], float],
+    label: Callable[[str], str],
+    xlabel: str,
+    title: str,
+) -> Figure:
+    """A bar for each shape of the best target: by how much a ratio of speeds, by Row.key, is above 1."""
     target = results.targets[0]
-    shapes = list(dict.fromkeys(r.shape for r in both if r.target == target))
+    threads = sorted({n for _, _, n in ratios})
+    shapes = list(dict.fromkeys(s for s, t, _ in ratios if t == target))
     figure, grid = plt.subplots(
         1, len(threads), figsize=(5.8 * len(threads) + 0.6, 0.27 * len(shapes) + 1.5), sharey=True, squeeze=False
     )
     for axes, n in zip(grid[0], threads):
-        gains = {r.shape: r.gflops / r.against for r in both if r.target == target and r.threads == n}
         for y, shape in enumerate(shapes):
-            gain = gains.get(shape)
-            if gain is None:
+            ratio = ratios.get((shape, target, n))
+            if ratio is None:
                 continue
-            axes.barh(y, (gain - 1) * 100, color=COLORS[shape.split("/")[0]], height=0.72)
-            axes.text(
-                (gain - 1) * 100, y, f" {gain - 1:+.1%} ", va="center", fontsize=8, ha="left" if gain >= 1 else "right"
-            )
+            gain = ratio - 1
+            axes.barh(y, gain * 100, color=COLORS[shape.split("/")[0]], height=0.72)
+            axes.text(gain * 100, y, f" {gain:+.1%} ", va="center", fontsize=8, ha="left" if gain >= 0 else "right")
         axes.axvline(0, color=MARK, linewidth=1.2)
         axes.axvspan(-2, 2, color="#EFEFEF", zorder=0)
         axes.margins(x=0.22, y=0.01)
-        axes.set(title=_threads(n), xlabel="faster than with the default config, %")
+        axes.set(title=_threads(n), xlabel=xlabel)
         axes.grid(axis="y", visible=False)
-    grid[0][0].set_yticks(range(len(shapes)), shapes, fontsize=8.5)
+    grid[0][0].set_yticks(range(len(shapes)), [label(s) for s in shapes], fontsize=8.5)
     grid[0][0].invert_yaxis()
     figure.suptitle(
-        f"Tuned against default, {target}\n({results.machine}; grey: within 2 %, as good as equal)", fontsize=11
+        f"{title}, {target}\n({results.machine}; grey: within 2 %, as good as equal)", fontsize=11
     )
     return figure
 
@@ -244,7 +277,9 @@ def peers(run: dict, operations: tuple[str, ...]) -> Figure | None:
         _bars(axes, shapes, {p: PEERS[p] for p in names}, rate, lambda *_: None)
         if decode:  # the bandwidth depends on how much is read
             for shape, tick in zip(shapes, axes.get_xticks()):
-                limit = by_key[shape, n]["limits"]["read"]
+                record = by_key[shape, n]
+                of_fma = record["limits"]["fma"] * record["streamed_bytes"] / record["flops"]
+                limit = min(record["limits"]["read"], of_fma)
                 half = sum(rate(shape, p) is not None for p in names) / 2 + 0.2
                 axes.plot([tick - half, tick + half], [limit, limit], color=MARK, linewidth=1.4)
                 axes.text(tick + half, limit, f"{limit:.0f}", ha="right", va="bottom", fontsize=8)
@@ -256,7 +291,7 @@ def peers(run: dict, operations: tuple[str, ...]) -> Figure | None:
         axes.margins(y=0.1)
     handles = [plt.Rectangle((0, 0), 1, 1, color=PEERS[p]) for p in names] + [Line2D([], [], color=MARK)]
     labels = [f"{p} {run['versions'].get(p, '')}" for p in names]
-    labels.append("read bandwidth" if decode else "FMA peak")
+    labels.append("reading, or what the FMA peak leaves of it" if decode else "FMA peak")
     figure.legend(handles, labels, ncols=min(len(labels), 3 if width < 11 else 7), loc="outside lower center")
     figure.suptitle(f"rapt and its peers: {', '.join(operations)} ({run['cpu']}, {run['date'][:10]})", fontsize=12)
     return figure

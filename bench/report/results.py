@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+_NAME = re.compile(r"(.*)/([^/]+)/threads:(\d+)")
 
 
 @dataclass(frozen=True)
 class Row:
     """One benchmark: a shape on a target with a number of threads."""
 
-    operation: str
-    sizes: str
+    shape: str  # operation/sizes/modifiers
     target: str
     threads: int
     gflops: float
@@ -20,11 +22,17 @@ class Row:
     intensity: float  # flops for each byte that must be moved
     gbytes: float | None  # where reading may be the limit: GB/s of K and V, or of b,
     read: float | None  # and at what rate the same bytes can be read
-    against: float | None  # GFLOP/s with the config of --against, turn by turn with the other
+    against: float | None  # turn by turn: its speed over that with the config of --against,
+    vs: float | None  # and over that of a shape that does the same in another way,
+    other: str  # which is called so
 
     @property
-    def shape(self) -> str:
-        return f"{self.operation}/{self.sizes}"
+    def operation(self) -> str:
+        return self.shape.split("/")[0]
+
+    @property
+    def sizes(self) -> str:
+        return self.shape.removeprefix(self.operation + "/")
 
     @property
     def share(self) -> float:
@@ -81,18 +89,19 @@ def read_results(path: Path) -> Results:
         if run.get("error_occurred"):
             errors.append(f"{run['name']}: {run['error_message']}")
             continue
-        operation, sizes, target, threads, *_ = run["name"].split("/")
+        shape, target, threads = _NAME.match(run["name"]).groups()
         row = Row(
-            operation,
-            sizes,
+            shape,
             target,
-            int(threads.removeprefix("threads:")),
+            int(threads),
             run["GFLOP/s"],
             run["peak"],
             run["flop/byte"],
             run.get("GB/s"),
             run.get("read"),
             run.get("against"),
+            run.get("vs"),
+            run.get("label", "").removeprefix("vs "),
         )
         if row.key not in rows or row.gflops > rows[row.key].gflops:
             rows[row.key] = row
