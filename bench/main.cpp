@@ -133,7 +133,10 @@ void time_case(benchmark::State& state, const Shape& shape, const std::string& t
 
   on_threads(threads, [&](const rapt::Executor& executor) {
     std::string wrong = which.check(executor);
-    if (wrong.empty() && cases.other) wrong = cases.other->check(executor);
+    if (wrong.empty() && cases.other) {
+      wrong = cases.other->check(executor);
+      if (!wrong.empty()) wrong = shape.against + ": " + wrong;
+    }
     if (!wrong.empty()) {
       g_failed = true;
       state.SkipWithError(wrong.c_str());

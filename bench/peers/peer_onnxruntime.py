@@ -40,11 +40,14 @@ class OnnxRuntime(Peer):
         return found
 
     def _session(self, node, inputs: dict[str, np.ndarray], outputs: list[str]) -> ort.InferenceSession:
+        def info(name: str, like: np.ndarray, extents: tuple[int, ...] | None):
+            return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(like.dtype), extents)
+
         graph = helper.make_graph(
             [node],
             "attention",
-            [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in inputs.items()],
-            [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(inputs["q"].dtype), None) for n in outputs],
+            [info(n, x, x.shape) for n, x in inputs.items()],
+            [info(n, inputs["q"], None) for n in outputs],
         )
         opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10)

@@ -34,7 +34,6 @@ class OpenVino(Peer):
         for i, x in enumerate(arrays):
             request.set_input_tensor(i, ov.Tensor(x, x.shape, kind))
 
-
         def result() -> np.ndarray:
             return request.get_output_tensor(0).data.view(STORED[shape.storage]).copy()
 

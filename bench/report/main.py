@@ -54,9 +54,8 @@ def comparison(results: Results) -> str:
 def pairs(results: Results) -> str:
     lines = ["Pairs, turn by turn: the speed of the first over that of the second (median of all turns)"]
     for row in (r for r in results.rows if r.vs):
-        lines.append(
-            f"  {row.vs:6.3f}  {row.shape}, {row.target}, {row.threads} thread{'s' if row.threads > 1 else ''}; {row.other}"
-        )
+        threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
+        lines.append(f"  {row.vs:6.3f}  {row.shape}, {row.target}, {threads}; {row.other}")
     return "\n".join(lines)
 
 
