@@ -95,13 +95,17 @@ struct DotTile {
        ...);
     };
     Index x = 0;
-    for (; x + n <= p.inner; x += n) {
+    for (; x + kTogether<T> * n <= p.inner; x += kTogether<T> * n) {
       PrefetchAt(next0, x);
       PrefetchAt(next1, x);
       PrefetchAt(next2, x);
       PrefetchAt(next3, x);
-      multiply([&](const float* from) HWY_ATTR { return hn::LoadU(d, from); },
-               [](const T* b, Index at) HWY_ATTR { return LoadWide(b, at); }, x);
+      [&]<size_t... Nth>(std::index_sequence<Nth...>) HWY_ATTR {
+        (multiply([&](const float* from) HWY_ATTR { return hn::LoadU(d, from); },
+                  [&](const T* b, Index) HWY_ATTR { return LoadNth<Nth>(b, x); },
+                  x + static_cast<Index>(Nth) * n),
+         ...);
+      }(std::make_index_sequence<kTogether<T>>());
     }
     if (x < p.inner) {
       const Index tail = p.inner - x;
