@@ -25,17 +25,16 @@ namespace {
 // Every allocation of the program by new.
 std::atomic<std::int64_t> allocations{0};
 
-void* allocate(std::size_t bytes, std::size_t alignment) {
+}  // namespace
+
+// ThreadSanitizer brings its own; there no allocation is counted.
+#if !RAPT_THREAD_SANITIZER
+static void* allocate(std::size_t bytes, std::size_t alignment) {
   ++allocations;
   void* memory = nullptr;
   if (posix_memalign(&memory, alignment, bytes == 0 ? 1 : bytes) != 0) throw std::bad_alloc();
   return memory;
 }
-
-}  // namespace
-
-// ThreadSanitizer brings its own; there no allocation is counted.
-#if !RAPT_THREAD_SANITIZER
 void* operator new(std::size_t bytes) { return allocate(bytes, sizeof(std::max_align_t)); }
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return allocate(bytes, static_cast<std::size_t>(alignment));
