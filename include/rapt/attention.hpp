@@ -76,8 +76,9 @@ struct AttentionOptions {
   // A cache whose capacity is larger than its length: keys from kv_lengths[b] on do not exist.
   LengthsView kv_lengths{};
   // A paged cache: key n of batch element b is key n % page_size of page block_table[b, n /
-  // page_size]. The one batch axis of k and v counts pages then, and their seq_kv is the page size.
-  // Needs kv_lengths.
+  // page_size]. The one batch axis of k and v counts pages then, and their seq_kv is the page size,
+  // from 1 to 2^20. Needs kv_lengths. Batch elements that follow each other and begin with the same
+  // pages (a common prompt) have these read once for all of them: a cascade, with the same bits.
   View<const std::int32_t, axis::Page> block_table{};
   // Packed sequences: sequence b is positions [cu_seqlens[b], cu_seqlens[b + 1]) along seq_q (of q,
   // out, lse, mask, bias, q_segments, tree) or seq_kv (of k, v, kv_segments), and those arrays have

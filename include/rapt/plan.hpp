@@ -36,12 +36,15 @@ struct Explanation {
   std::int64_t tile_rows = 0, tile_columns = 0;  // register tile
   std::vector<Cut> cuts;
   std::int64_t tasks = 0, waves = 0;
+  // Of these, the tasks whose keys are the same memory as those of the batch element before (shared
+  // pages of a common prompt): they are read once for all that share them.
+  std::int64_t shared_tasks = 0;
   std::int64_t workspace_bytes = 0;  // for one worker; each more needs worker_bytes
   std::int64_t worker_bytes = 0;
   // Tiles of rows x keys: nobody attends a skipped one; a masked one takes the path with mask work.
   std::int64_t tiles = 0, skipped_tiles = 0, masked_tiles = 0;
   double flops = 0;  // of the products over the tiles that are not skipped
-  double bytes = 0;  // q, k, v and out, each once
+  double bytes = 0;  // q, k, v and out, each once, what is shared too
 
   RAPT_API std::string text() const;  // all of it, in lines
 };

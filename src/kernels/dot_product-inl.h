@@ -63,13 +63,15 @@ struct DotTile {
   template <size_t... I>
   static HWY_INLINE void Start(const DotProduct& p, Index row, Index col, Index columns,
                                std::index_sequence<I...> indices) {
-    Multiply(p, row, col, columns, indices, (static_cast<void>(I), hn::Zero(F32()))...);
+    Multiply(p, row, col, columns, indices, std::make_index_sequence<kTogether<T>>(),
+             (static_cast<void>(I), hn::Zero(F32()))...);
   }
 
   // Accumulator i is row i / 4 of a, row i % 4 of b.
-  template <size_t... I, class... V>
+  template <size_t... I, size_t... Nth, class... V>
   static HWY_INLINE void Multiply(const DotProduct& p, Index row, Index col, Index columns,
-                                  std::index_sequence<I...>, V... acc) {
+                                  std::index_sequence<I...>, std::index_sequence<Nth...>,
+                                  V... acc) {
     const F32 d;
     const Index n = Lanes();
     const float* HWY_RESTRICT a = p.a + row * p.a_row;
@@ -95,13 +97,15 @@ struct DotTile {
        ...);
     };
     Index x = 0;
-    for (; x + n <= p.inner; x += n) {
+    for (; x + kTogether<T> * n <= p.inner; x += kTogether<T> * n) {
       PrefetchAt(next0, x);
       PrefetchAt(next1, x);
       PrefetchAt(next2, x);
       PrefetchAt(next3, x);
-      multiply([&](const float* from) HWY_ATTR { return hn::LoadU(d, from); },
-               [](const T* b, Index at) HWY_ATTR { return LoadWide(b, at); }, x);
+      (multiply([&](const float* from) HWY_ATTR { return hn::LoadU(d, from); },
+                [&](const T* b, Index) HWY_ATTR { return LoadNth<Nth>(b, x); },
+                x + static_cast<Index>(Nth) * n),
+       ...);
     }
     if (x < p.inner) {
       const Index tail = p.inner - x;

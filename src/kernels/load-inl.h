@@ -78,25 +78,52 @@ HWY_INLINE V32 LoadWideTail(const T* row, Index x, Index n) {
   return Widened<T>(hn::LoadN(StoredTag<T>(), Lane(row + x), static_cast<size_t>(n)));
 }
 
-// Groups of 32 are read like this where a vector has at most 16 lanes: it lies in one half of a
-// group. x is a multiple of Lanes(), which divides the depth.
-template <>
-HWY_INLINE V32 LoadWide(const Int4Group* row, Index x) {
+// Elements [at, at + Lanes()) of a group, where a vector has at most 16 lanes: they lie in one half
+// of it.
+HWY_INLINE V32 FromGroup(const Int4Group& group, Index at) {
   const F32 d;
   const hn::RebindToSigned<F32> di;
   const hn::Rebind<std::uint8_t, F32> du8;
-  const Int4Group& group = row[x / Int4Group::kSize];
-  const Index at = x % Int4Group::kSize;
-  const auto bytes = hn::PromoteTo(di, hn::LoadU(du8, group.nibbles + at % 16));
-  const auto nibbles = at < 16 ? hn::And(bytes, hn::Set(di, 15)) : hn::ShiftRight<4>(bytes);
   const hn::Rebind<std::uint16_t, F32> du16;
   const auto scale =
       Widened<Float16>(hn::BitCast(StoredTag<Float16>(), hn::Set(du16, group.scale.bits)));
+  const auto bytes = hn::PromoteTo(di, hn::LoadU(du8, group.nibbles + at % 16));
+  const auto nibbles = at < 16 ? hn::And(bytes, hn::Set(di, 15)) : hn::ShiftRight<4>(bytes);
+#if !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 64
+  // The 16 numbers of a group are one vector.
+  const auto numbers = hn::Mul(hn::Iota(d, -8.0f), scale);
+  return hn::TableLookupLanes(numbers, hn::IndicesFromVec(d, nibbles));
+#else
   return hn::Mul(hn::ConvertTo(d, hn::Sub(nibbles, hn::Set(di, 8))), scale);
+#endif
+}
+// x is a multiple of Lanes(), which divides the depth.
+template <>
+HWY_INLINE V32 LoadWide(const Int4Group* row, Index x) {
+  return FromGroup(row[x / Int4Group::kSize], x % Int4Group::kSize);
 }
 template <>
 HWY_INLINE V32 LoadWideTail(const Int4Group*, Index, Index) {
   return hn::Zero(F32());  // there is none
+}
+
+// How many vectors are read together: of a group all, so that its scale is read once.
+template <class T>
+inline constexpr Index kTogether = 1;
+#if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
+template <>
+inline constexpr Index kTogether<Int4Group> = Int4Group::kSize / hn::MaxLanes(F32());
+#endif
+
+// Vector kVector of those from element x on, a multiple of kTogether<T> vectors.
+template <size_t kVector, class T>
+HWY_INLINE V32 LoadNth(const T* row, Index x) {
+  if constexpr (kTogether<T> > 1) {
+    constexpr Index kAt = kVector * hn::MaxLanes(F32());
+    return FromGroup(row[x / Int4Group::kSize + kAt / Int4Group::kSize], kAt % Int4Group::kSize);
+  } else {
+    return LoadWide(row, x + static_cast<Index>(kVector) * Lanes());
+  }
 }
 
 // Row i.

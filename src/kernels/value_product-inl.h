@@ -38,6 +38,15 @@ struct ValueTile {
                      hn::Set(d, rescale[I / kV]))...);
   }
 
+  template <size_t kVector>
+  static HWY_INLINE V32 Load(const T* v, Index col) {
+    if constexpr (kV % kTogether<T> == 0) {
+      return LoadNth<kVector>(v, col);
+    } else {
+      return LoadWide(v, col + static_cast<Index>(kVector) * Lanes());
+    }
+  }
+
   // Accumulator i is row i / kVectors, vector i % kVectors.
   template <size_t... I, class... V>
   static HWY_INLINE void Multiply(const ValueProduct& p, const float* HWY_RESTRICT weights,
@@ -50,7 +59,7 @@ struct ValueTile {
       const T* next = RowAt<T>(p.v, HWY_MIN(j + kValuesAhead, p.n - 1));
       for (size_t i = 0; i < kV; ++i) PrefetchAt(next, col + static_cast<Index>(i * n));
       ((acc = hn::MulAdd(hn::Set(d, weights[static_cast<Index>(I / kV) * p.p_row + j]),
-                         LoadWide(v, col + static_cast<Index>((I % kV) * n)), acc)),
+                         Load<I % kV>(v, col), acc)),
        ...);
     }
     (hn::StoreU(acc, d, out + static_cast<Index>(I / kV) * p.out_row + (I % kV) * n), ...);
@@ -104,7 +113,7 @@ inline void ValueProductOf(const ValueProduct& p) {
     constexpr bool kMany = HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64 || HWY_ARCH_RISCV;
     Index row = 0;
     if constexpr (kMany) {
-      for (; row + 8 <= p.rows; row += 8) ValueRows<T, 8, 3>(p, row);
+      for (; row + 8 <= p.rows; row += 8) ValueRows<T, 8, kTogether<T> == 2 ? 2 : 3>(p, row);
       for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 4>(p, row);
     } else {
       for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 2>(p, row);

@@ -38,17 +38,26 @@ void count_tiles(const tiles::AttentionProblem& p, const tiles::AttentionPlan& p
   }
 }
 
-double bytes_of_rows(const tiles::AttentionProblem& p, const tiles::Cut& cut) {
+// Tasks of the batch elements of a cut that read the same memory as the element before.
+Index shared_tasks(const tiles::AttentionProblem& p, const tiles::AttentionPlan& plan,
+                   const tiles::Cut& cut) {
+  Index parts = 0;
+  for (Index i = 0; i < cut.count && !plan.joined.empty(); ++i)
+    parts += plan.joined[static_cast<std::size_t>(cut.sequence.number + i)];
+  return parts * p.kv_heads * cut.row_blocks;
+}
+
+double bytes_of_rows(const tiles::AttentionProblem& p, const tiles::Cut& cut, Index shared) {
   const auto row = [](Type type, Index depth) {
     return type == Type::int4 ? static_cast<double>(depth) * sizeof(Int4Group) / Int4Group::kSize
                               : static_cast<double>(depth * tiles::bytes_of(type));
   };
-  const auto queries = static_cast<double>(cut.sequence.seq_q * p.heads);
-  const auto keys = static_cast<double>(cut.sequence.seq_kv * p.kv_heads);
-  return static_cast<double>(cut.count) *
-         (queries * (row(p.q.type, p.d_k) + row(p.out.type, p.d_v)) +
-          keys * (row(p.k.type, p.d_k) + row(p.v.type, p.d_v) + (p.k_scales ? 4.0 : 0.0) +
-                  (p.v_scales ? 4.0 : 0.0)));
+  const auto queries = static_cast<double>(cut.count * cut.sequence.seq_q * p.heads);
+  const auto keys = static_cast<double>(cut.count * cut.sequence.seq_kv * p.kv_heads -
+                                        shared / cut.row_blocks * cut.part_kv);
+  return queries * (row(p.q.type, p.d_k) + row(p.out.type, p.d_v)) +
+         keys * (row(p.k.type, p.d_k) + row(p.v.type, p.d_v) + (p.k_scales ? 4.0 : 0.0) +
+                 (p.v_scales ? 4.0 : 0.0));
 }
 
 }  // namespace
@@ -79,7 +88,9 @@ Explanation explain(const tiles::AttentionProblem& problem, const tiles::Attenti
     c.parts = cut.parts;
     c.part_kv = cut.part_kv;
     e.cuts.push_back(c);
-    e.bytes += bytes_of_rows(problem, cut);
+    const Index shared = shared_tasks(problem, plan, cut);
+    e.shared_tasks += shared;
+    e.bytes += bytes_of_rows(problem, cut, shared);
   }
   for (Index unit = 0; unit < plan.units; ++unit) {
     const tiles::Cut& cut = cut_of_unit(plan, unit);
@@ -115,6 +126,8 @@ std::string Explanation::text() const {
            n(cut.part_kv));
   }
   line("tasks        %lld in %lld waves", n(tasks), n(waves));
+  if (shared_tasks > 0)
+    line("             %lld of them read keys that others read, once for all", n(shared_tasks));
   line("workspace    %lld bytes, %lld more for each further worker", n(workspace_bytes),
        n(worker_bytes));
   line("tiles        %lld: %lld skipped (%.1f %%), %lld with mask work", n(tiles), n(skipped_tiles),

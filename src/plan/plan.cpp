@@ -102,6 +102,50 @@ bool same_lengths(const tiles::Cut& cut, const tiles::Sequence& sequence) {
          first.first_key == sequence.first_key;
 }
 
+// How many first keys two batch elements share.
+tiles::Index shared_keys(const tiles::AttentionProblem& p, const tiles::Sequence& one,
+                         const tiles::Sequence& other) {
+  const tiles::Index keys = std::min(one.seq_kv, other.seq_kv);
+  if (!p.pages.table) {
+    const auto shared = [&](const auto& array) {
+      return p.batch.element(array, one.number) + one.first_key * array.row_stride ==
+             p.batch.element(array, other.number) + other.first_key * array.row_stride;
+    };
+    return shared(p.k) && shared(p.v) && shared(p.k_scales) && shared(p.v_scales) ? keys : 0;
+  }
+  const std::int32_t* pages = p.batch.element(p.pages.table, one.number);
+  const std::int32_t* others = p.batch.element(p.pages.table, other.number);
+  tiles::Index n = 0;
+  while (n * p.pages.size < keys &&
+         pages[n * p.pages.table.row_stride] == others[n * p.pages.table.row_stride])
+    ++n;
+  return std::min(n * p.pages.size, keys);
+}
+
+// plan.joined.
+std::vector<tiles::Index> joined_parts(const tiles::AttentionProblem& problem,
+                                       const tiles::AttentionPlan& plan) {
+  std::vector<tiles::Index> joined(static_cast<std::size_t>(problem.batch.size));
+  bool any = false;
+  const tiles::Cut* before = nullptr;
+  for (const tiles::Cut& cut : plan.cuts) {
+    for (tiles::Index i = 0; i < cut.count; ++i, before = &cut) {
+      tiles::Sequence own = cut.sequence;
+      own.number += i;
+      if (before == nullptr || cut.parts == 1 || before->parts == 1 || cut.rows != before->rows ||
+          cut.algorithm != before->algorithm)
+        continue;
+      tiles::Sequence other = before->sequence;
+      other.number = own.number - 1;
+      if (other.number >= before->sequence.number + before->count) continue;  // it has no rows
+      tiles::Index& parts = joined[static_cast<std::size_t>(own.number)];
+      parts = shared_keys(problem, other, own) / cut.part_kv;
+      any |= parts > 0;
+    }
+  }
+  return any ? joined : std::vector<tiles::Index>();
+}
+
 }  // namespace
 
 tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
@@ -142,12 +186,15 @@ tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
     const tiles::Index units = cut.count * problem.kv_heads * cut.row_blocks;
     plan.units += units;
     plan.tasks += units * cut.parts;
-    plan.workspace = std::max(plan.workspace, cut.algorithm->workspace(problem, plan, cut));
     if (cut.parts > 1 && units > 0)
       partial_floats = std::max(partial_floats, cut.parts * cut.block_q * (problem.d_v + 2));
   }
   // Elements without rows have no units, and must not be found.
   std::erase_if(plan.cuts, [](const tiles::Cut& cut) { return cut.row_blocks == 0; });
+
+  plan.joined = joined_parts(problem, plan);
+  for (const tiles::Cut& cut : plan.cuts)
+    plan.workspace = std::max(plan.workspace, cut.algorithm->workspace(problem, plan, cut));
 
   constexpr tiles::Index kWaveFloats = tiles::Index{8} << 20;  // 32 MiB, or one unit
   plan.unit_floats = (partial_floats + 15) / 16 * 16;

@@ -90,6 +90,9 @@ struct AttentionPlan {
   Index wave_units = 0;   // units of one wave: all of them, unless their parts need much memory
   Index unit_floats = 0;  // what the parts of a unit leave for their merging, a multiple of 16
   Index workspace = 0;    // floats that one worker needs, a multiple of 16
+  // Of each batch element: how many of its first parts hold the very keys and values of the element
+  // before it, and as many rows. Empty where no element shares any.
+  std::vector<Index> joined;
 };
 
 // What a config row says.

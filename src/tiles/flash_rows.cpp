@@ -9,7 +9,7 @@
 //     s = p = softmax step      steps 3 to 5, keys in lanes
 //     o = o * rescale + s V     step 6, V in place
 #include <algorithm>
-#include <limits>
+#include <span>
 
 #include "tiles/scores.hpp"
 #include "tiles/task.hpp"
@@ -21,6 +21,8 @@ namespace {
 
 // Rows of one task: enough to share K and V among a group, few enough that their scores stay in L1.
 constexpr Index kRows = 8;
+// And of several tasks that share their keys.
+constexpr Index kJoinedRows = 32;
 
 struct Buffers {
   Index s_row;                         // block_kv, rounded up to whole vectors
@@ -34,14 +36,15 @@ struct Buffers {
   Buffers(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut,
           Workspace& workspace) {
     const Index lanes = plan.kernels->lanes;
+    const Index rows = plan.joined.empty() ? cut.block_q : std::max(cut.block_q, kJoinedRows);
     s_row = (cut.block_kv + lanes - 1) / lanes * lanes;
-    q = workspace.floats(cut.block_q * p.d_k);
-    o = workspace.floats(cut.block_q * p.d_v);
-    s = workspace.floats(cut.block_q * s_row);
+    q = workspace.floats(rows * p.d_k);
+    o = workspace.floats(rows * p.d_v);
+    s = workspace.floats(rows * s_row);
     bias = workspace.floats(cut.block_q * s_row);
-    row_max = workspace.floats(cut.block_q);
-    row_sum = workspace.floats(cut.block_q);
-    rescale = workspace.floats(cut.block_q);
+    row_max = workspace.floats(rows);
+    row_sum = workspace.floats(rows);
+    rescale = workspace.floats(rows);
     k_copy =
         workspace.floats(KeyReader::rows_in_place(*plan.kernels, p.k) ? 0 : cut.block_kv * p.d_k);
     v_copy =
@@ -69,29 +72,33 @@ Index workspace(const AttentionProblem& p, const AttentionPlan& plan, const Cut&
   return count.used();
 }
 
-void run(const AttentionPlan& plan, const Task& task, float* memory) {
+// The same keys for the rows of one task, or of several whose rows all attend all of them.
+void attend(const AttentionPlan& plan, std::span<const Task> tasks, const Buffers& buffers) {
+  const Task& task = tasks.front();
   const AttentionProblem& p = *task.rows.problem;
   const kernels::Kernels& kernel = *plan.kernels;
-  Workspace workspace(memory);
-  const Buffers buffers(p, plan, *task.cut, workspace);
-  const Rows& rows = task.rows;
-  const KeyReader read_k(plan, rows, p.k, p.k_scales, p.d_k);
-  const KeyReader read_v(plan, rows, p.v, p.v_scales, p.d_v);
+  const KeyReader read_k(plan, task.rows, p.k, p.k_scales, p.d_k);
+  const KeyReader read_v(plan, task.rows, p.v, p.v_scales, p.d_v);
   const Index block_kv = task.cut->block_kv;
-  const State state = task.partial.out != nullptr
-                          ? task.partial
-                          : State{buffers.o, buffers.row_max, buffers.row_sum};
+  const bool joined = tasks.size() > 1;
+  const State state = joined || task.partial.out == nullptr
+                          ? State{buffers.o, buffers.row_max, buffers.row_sum}
+                          : task.partial;
 
-  for (Index r = 0; r < rows.count; ++r)
-    read_row(kernel, p.q, rows.at(p.q, r), p.d_k, buffers.q + r * p.d_k);
-  begin_rows(task, state.row_max, state.row_sum);
-  std::fill_n(state.out, rows.count * p.d_v, 0.0f);
+  Index rows = 0;
+  for (const Task& one : tasks) {
+    for (Index r = 0; r < one.rows.count; ++r)
+      read_row(kernel, p.q, one.rows.at(p.q, r), p.d_k, buffers.q + (rows + r) * p.d_k);
+    begin_rows(one, state.row_max + rows, state.row_sum + rows);
+    rows += one.rows.count;
+  }
+  std::fill_n(state.out, rows * p.d_v, 0.0f);
   const ScoreUnits units(p);
 
   for (Index begin = task.keys.begin; begin < task.keys.end; begin += block_kv) {
     const Keys keys{begin, std::min(begin + block_kv, task.keys.end)};
     const Index n = keys.count();
-    const Cover covered = cover(rows, keys);
+    const Cover covered = joined ? Cover{false, n} : cover(task.rows, keys);
     if (covered.none) continue;
     const StoredRows k = read_k.rows(keys, buffers.k_copy, buffers.k_rows, buffers.k_scales);
     const StoredRows v = read_v.rows(keys, buffers.v_copy, buffers.v_rows, buffers.v_scales);
@@ -104,7 +111,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                         .c = buffers.s,
                         .c_row = buffers.s_row,
                         .c_column = 1,
-                        .rows = rows.count,
+                        .rows = rows,
                         .columns = n,
                         .inner = p.d_k,
                         .alpha = 1.0f,
@@ -112,13 +119,13 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
 
     // p[r, j] = exp(s - max)
     const bool masked = covered.whole < n;
-    if (masked) fill_bias(rows, keys, buffers.bias, buffers.s_row, 1);
+    if (masked) fill_bias(task.rows, keys, buffers.bias, buffers.s_row, 1);
     kernel.softmax_rows({.s = buffers.s,
                          .bias = masked ? buffers.bias : nullptr,
                          .s_row = buffers.s_row,
                          .n = n,
                          .bias_begin = 0,
-                         .rows = rows.count,
+                         .rows = rows,
                          .pre_scale = units.pre_scale,
                          .softcap = p.softcap,
                          .scale = units.exponent_scale,
@@ -128,7 +135,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
 
     // out[r, x] = out[r, x] * rescale[r] + sum_j p[r, j] v[j, x]
     if (v.type == Type::int8) {
-      for (Index r = 0; r < rows.count; ++r) {
+      for (Index r = 0; r < rows; ++r) {
         for (Index j = 0; j < n; ++j) buffers.s[r * buffers.s_row + j] *= buffers.v_scales[j];
       }
     }
@@ -140,15 +147,49 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                           .out = state.out,
                           .out_row = p.d_v,
                           .rescale = buffers.rescale,
-                          .rows = rows.count,
+                          .rows = rows,
                           .n = n,
                           .columns = p.d_v});
     if (care)
-      not_finite.add(n, 0, rows.count, buffers.s, buffers.bias, buffers.s_row, 1, state.out, p.d_v,
-                     1);
+      not_finite.add(n, 0, rows, buffers.s, buffers.bias, buffers.s_row, 1, state.out, p.d_v, 1);
   }
 
-  if (task.partial.out == nullptr) write_rows(plan, rows, state);
+  if (joined) {
+    for (rows = 0; const Task& one : tasks) {
+      std::copy_n(state.out + rows * p.d_v, one.rows.count * p.d_v, one.partial.out);
+      std::copy_n(state.row_max + rows, one.rows.count, one.partial.row_max);
+      std::copy_n(state.row_sum + rows, one.rows.count, one.partial.row_sum);
+      rows += one.rows.count;
+    }
+  } else if (task.partial.out == nullptr) {
+    write_rows(plan, task.rows, state);
+  }
+}
+
+// Whether each row of the task attends all keys of its part.
+bool attends_all(const Task& task) {
+  return task.keys.count() == task.cut->part_kv &&
+         cover(task.rows, task.keys).whole == task.keys.count();
+}
+
+void run(const AttentionPlan& plan, const Task& task, float* memory) {
+  if (is_joined(plan, task)) return;
+  const AttentionProblem& p = *task.rows.problem;
+  Workspace workspace(memory);
+  const Buffers buffers(p, plan, *task.cut, workspace);
+  Task tasks[kJoinedRows];
+  Task next = task;
+  for (bool more = true; more;) {
+    std::size_t n = 0;
+    Index rows = 0;
+    do {
+      tasks[n++] = next;
+      rows += next.rows.count;
+      more = next_joined(p, plan, next);
+    } while (more && rows + next.rows.count <= kJoinedRows && attends_all(tasks[n - 1]) &&
+             attends_all(next));
+    attend(plan, {tasks, n}, buffers);
+  }
 }
 
 }  // namespace

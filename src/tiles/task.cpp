@@ -27,6 +27,24 @@ State partial(const AttentionProblem& problem, const Cut& cut, Index part, float
   return {at, at + rows * problem.d_v, at + rows * (problem.d_v + 1)};
 }
 
+Task task_of(const AttentionProblem& problem, const AttentionPlan& plan, UnitRange wave, Index unit,
+             Index part, float* shared) {
+  const Cut& cut = cut_of_unit(plan, unit);
+  const Rows rows = rows_of_unit(problem, cut, unit);
+  const Keys all = reachable_keys(rows);
+  const Index begin = part * cut.part_kv;
+  const Keys keys{std::max(all.begin, begin),
+                  part + 1 == cut.parts ? all.end : std::min(all.end, begin + cut.part_kv)};
+  Task task{&cut, wave, unit, part, rows, keys, {}, shared};
+  if (cut.parts > 1)
+    task.partial = partial(problem, cut, part, shared + (unit - wave.first) * plan.unit_floats);
+  return task;
+}
+
+std::size_t number(const Task& task) { return static_cast<std::size_t>(task.rows.sequence.number); }
+// Units from a batch element to its neighbour, where they are cut alike.
+Index to_neighbour(const Task& task) { return task.rows.problem->kv_heads * task.cut->row_blocks; }
+
 }  // namespace
 
 // Units of one KV head follow each other, so that K and V stay in the cache; its
@@ -57,16 +75,23 @@ Task task_at(const AttentionProblem& problem, const AttentionPlan& plan, UnitRan
              Index number, float* shared) {
   const Cut& cut = cut_of<&Cut::first_task>(plan, number);
   const Index local = number - cut.first_task;
-  const Index unit = cut.first_unit + local / cut.parts, part = local % cut.parts;
-  const Rows rows = rows_of_unit(problem, cut, unit);
-  const Keys all = reachable_keys(rows);
-  const Index begin = part * cut.part_kv;
-  const Keys keys{std::max(all.begin, begin),
-                  part + 1 == cut.parts ? all.end : std::min(all.end, begin + cut.part_kv)};
-  Task task{&cut, rows, keys, part == 0, {}};
-  if (cut.parts > 1)
-    task.partial = partial(problem, cut, part, shared + (unit - wave.first) * plan.unit_floats);
-  return task;
+  return task_of(problem, plan, wave, cut.first_unit + local / cut.parts, local % cut.parts,
+                 shared);
+}
+
+bool is_joined(const AttentionPlan& plan, const Task& task) {
+  return !plan.joined.empty() && task.part < plan.joined[number(task)] &&
+         task.unit - to_neighbour(task) >= task.wave.first;
+}
+
+bool next_joined(const AttentionProblem& problem, const AttentionPlan& plan, Task& task) {
+  const std::size_t next = number(task) + 1;
+  const Index unit = task.unit + to_neighbour(task);
+  if (next >= plan.joined.size() || task.part >= plan.joined[next] ||
+      unit >= task.wave.first + task.wave.count)
+    return false;
+  task = task_of(problem, plan, task.wave, unit, task.part, task.shared);
+  return true;
 }
 
 void merge_parts(const AttentionProblem& problem, const AttentionPlan& plan, UnitRange wave,
@@ -105,7 +130,7 @@ void merge_parts(const AttentionProblem& problem, const AttentionPlan& plan, Uni
 void begin_rows(const Task& task, float* row_max, float* row_sum) {
   const AttentionProblem& p = *task.rows.problem;
   for (Index r = 0; r < task.rows.count; ++r) {
-    row_max[r] = p.sinks && task.first ? task.rows.of_head(p.sinks, r) : -kInfinity;
+    row_max[r] = p.sinks && task.part == 0 ? task.rows.of_head(p.sinks, r) : -kInfinity;
     row_sum[r] = row_max[r] == -kInfinity ? 0.0f : 1.0f;
   }
 }

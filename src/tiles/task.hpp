@@ -12,19 +12,21 @@ struct State {
   float* row_sum;  // [rows]
 };
 
-// One part of a unit.
-struct Task {
-  const Cut* cut;
-  Rows rows;
-  Keys keys;      // of the part, as far as the rows may attend them
-  bool first;     // of the unit's parts: the sinks are its
-  State partial;  // where the part leaves its state for the merging; out is null where it is the
-                  // only one, and writes the rows itself
-};
-
 // Units [first, first + count).
 struct UnitRange {
   Index first, count;
+};
+
+// One part of a unit.
+struct Task {
+  const Cut* cut;
+  UnitRange wave;
+  Index unit, part;
+  Rows rows;
+  Keys keys;      // of the part, as far as the rows may attend them
+  State partial;  // where the part leaves its state for the merging; out is null where it is the
+                  // only one, and writes the rows itself
+  float* shared;  // of the wave
 };
 
 // The rows of a unit, and how it was cut.
@@ -37,6 +39,14 @@ Index first_task(const AttentionPlan& plan, Index unit);
 // `shared`: plan.unit_floats for each unit of the wave.
 Task task_at(const AttentionProblem& problem, const AttentionPlan& plan, UnitRange wave,
              Index number, float* shared);
+
+// Cascade: where neighbours in the batch share their first keys, the task of the first of them may
+// read those once for all, and leaves in each of their partial states what they would.
+
+// Whether another task does this one's work.
+bool is_joined(const AttentionPlan& plan, const Task& task);
+// Moves on to the next task that the first one does; false where there is none.
+bool next_joined(const AttentionProblem& problem, const AttentionPlan& plan, Task& task);
 
 // Whether the parts of a wave's units must be merged.
 inline bool merges(const AttentionPlan& plan) { return plan.unit_floats > 0; }

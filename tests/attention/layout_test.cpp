@@ -123,6 +123,45 @@ TEST(AttentionLayout, MaskAndBiasOfAnyStride) {
   });
 }
 
+// One scale for all keys of a (page, head), broadcast, and one for each key alike. Powers of two
+// commute with every rounding, so f32 that has them multiplied in gives the same bits.
+TEST(AttentionLayout, ScalesOfPages) {
+  constexpr std::int64_t kPages = 5, kKvHeads = 2, kSize = 6, kDepth = 24, kLength = 23, kRows = 8;
+  Tensor<std::int8_t> k({kPages, kKvHeads, kSize, kDepth}), v({kPages, kKvHeads, kSize, kDepth});
+  Tensor<float> k_scales({kPages, kKvHeads, 1}), v_scales({kPages, kKvHeads, 1});
+  Tensor<float> k_floats(k.extents()), v_floats(v.extents()), q({1, 2 * kKvHeads, kRows, kDepth}),
+      expected(q.extents()), out(q.extents());
+  Random random(5);
+  const auto scale = [&](std::int64_t) {
+    return std::ldexp(1.0f, static_cast<int>(random.between(-9, -4)));
+  };
+  const auto number = [&](std::int64_t) {
+    return static_cast<std::int8_t>(random.between(-127, 127));
+  };
+  k.fill(number);
+  v.fill(number);
+  k_scales.fill(scale);
+  v_scales.fill(scale);
+  q.fill([&](std::int64_t) { return static_cast<float>(random.normal()); });
+  k_floats.fill([&](std::int64_t n) { return k[n] * k_scales[n / (kSize * kDepth)]; });
+  v_floats.fill([&](std::int64_t n) { return v[n] * v_scales[n / (kSize * kDepth)]; });
+  const std::int32_t table[] = {3, 0, 4, 1}, length = kLength;
+  AttentionOptions options;
+  options.causal = true;
+  options.block_table = {table, {1, 4}};
+  options.kv_lengths = {&length, {1}};
+  AttentionOptions scaled = options;
+  scaled.k_scales = k_scales.view<KvHead, Key>();
+  scaled.v_scales = v_scales.view<KvHead, Key>();
+  for_each_way(kSmall, [&] {
+    attention(q.view<Head, Query, DepthK>(), k_floats.view<KvHead, Key, DepthK>(),
+              v_floats.view<KvHead, Key, DepthV>(), expected.view<Head, Query, DepthV>(), options);
+    attention(q.view<Head, Query, DepthK>(), k.view<KvHead, Key, DepthK>(),
+              v.view<KvHead, Key, DepthV>(), out.view<Head, Query, DepthV>(), scaled);
+    EXPECT_TRUE(same_bits(expected.values(), out.values()));
+  });
+}
+
 // Strides that carry offsets beyond 2^31 and 2^32 elements, in address space without memory behind
 // it.
 TEST(AttentionLayout, OffsetsBeyond32Bits) {                         // B14, B15

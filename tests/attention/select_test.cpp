@@ -34,6 +34,7 @@ AttentionCase masked(std::uint64_t seed) {
   for (Type* type : {&c.k_type, &c.v_type}) {
     if (*type == Type::int8 || *type == Type::int4) *type = Type::bf16;
   }
+  c.shared_pages = false;  // a key is that of one batch element
   Random random(seed + 1);
   if (c.mask == Pairs::none && c.bias == Pairs::none) {
     (random.percent(50) ? c.mask : c.bias) = static_cast<Pairs>(random.between(1, 5));

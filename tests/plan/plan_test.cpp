@@ -25,17 +25,16 @@ namespace {
 // Every allocation of the program by new.
 std::atomic<std::int64_t> allocations{0};
 
-void* allocate(std::size_t bytes, std::size_t alignment) {
+}  // namespace
+
+// ThreadSanitizer brings its own; there no allocation is counted.
+#if !RAPT_THREAD_SANITIZER
+static void* allocate(std::size_t bytes, std::size_t alignment) {
   ++allocations;
   void* memory = nullptr;
   if (posix_memalign(&memory, alignment, bytes == 0 ? 1 : bytes) != 0) throw std::bad_alloc();
   return memory;
 }
-
-}  // namespace
-
-// ThreadSanitizer brings its own; there no allocation is counted.
-#if !RAPT_THREAD_SANITIZER
 void* operator new(std::size_t bytes) { return allocate(bytes, sizeof(std::max_align_t)); }
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return allocate(bytes, static_cast<std::size_t>(alignment));
@@ -230,6 +229,28 @@ TEST(Explain, SaysWhatIsSkippedAndWhy) {
   for (const std::string& word : {std::string("flash_rows"), std::string("not flash_lanes"),
                                   target(), std::string("skipped"), std::string("workspace")})
     EXPECT_NE(decode.text().find(word), std::string::npos) << decode.text();
+}
+
+TEST(Explain, CountsWhatIsSharedOnce) {
+  // Three sequences, whose 4 KV heads are the same memory: all parts of the keys but the last.
+  constexpr std::int64_t kKeys = 1500, kDepth = 8;
+  const std::vector<float> data(4 * kKeys * kDepth);
+  std::vector<float> out(3 * 4 * kDepth);
+  const auto of = [&](std::int64_t batch_stride, std::int64_t sequences) {
+    const View<const float, KvHead, Key, DepthK> k(data.data(), {sequences, 4, kKeys, kDepth},
+                                                   {batch_stride, kKeys * kDepth, kDepth, 1});
+    const View<const float, KvHead, Key, DepthV> v(data.data(), {sequences, 4, kKeys, kDepth},
+                                                   {batch_stride, kKeys * kDepth, kDepth, 1});
+    return explain(AnyQ(data.data(), {sequences, 4, 1, kDepth}), k, v,
+                   AnyOut(out.data(), {sequences, 4, 1, kDepth}));
+  };
+  const Explanation one = of(0, 1), three = of(0, 3), apart = of(kDepth, 3);
+  const std::int64_t whole = kKeys / one.cuts[0].part_kv;
+  EXPECT_EQ(one.shared_tasks, 0);
+  EXPECT_EQ(apart.shared_tasks, 0);
+  EXPECT_EQ(three.shared_tasks, 2 * 4 * whole);
+  EXPECT_EQ(apart.bytes - three.bytes,
+            static_cast<double>(three.shared_tasks * one.cuts[0].part_kv * kDepth * 8));
 }
 
 TEST(Explain, NamesTheConfigRow) {

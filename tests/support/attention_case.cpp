@@ -104,6 +104,7 @@ AttentionCase AttentionCase::random(std::uint64_t seed, std::int64_t largest) {
   if (c.batch.size() == 1) {
     if (random.percent(30)) c.cache = random.percent(50) ? Cache::packed : Cache::paged;
     c.page_size = random.percent(50) ? random.between(1, 9) : random.pick<std::int64_t>({16, 32});
+    c.shared_pages = c.cache == Cache::paged && random.percent(60);
     c.packed_q = random.percent(25);
   }
   if (random.percent(50)) {
@@ -148,6 +149,10 @@ AttentionData::Lengths::Lengths(const AttentionCase& of, Random& random) {
   for (std::size_t n = table.size(); n-- > 1;) {
     std::swap(table[n],
               table[static_cast<std::size_t>(random.between(0, static_cast<std::int64_t>(n)))]);
+  }
+  for (std::int64_t b = 1; of.shared_pages && b < elements; ++b) {
+    const auto own = table.begin() + b * pages_of_one;
+    std::copy_n(own - pages_of_one, random.between(0, pages_of_one), own);
   }
 }
 

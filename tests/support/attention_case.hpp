@@ -59,6 +59,7 @@ struct AttentionCase {
   // paged has exactly one batch axis.
   Cache cache = Cache::full;
   std::int64_t page_size = 1;
+  bool shared_pages = false;  // a sequence begins with pages of the one before it
   bool packed_q = false, q_offsets = false;
   Type q_type = Type::f32, k_type = Type::f32, v_type = Type::f32, out_type = Type::f32;
   bool lse = true;
@@ -104,6 +105,7 @@ void for_each_field(const Visit& visit, Case&... c) {
   visit("softcap", c.softcap...);
   visit("cache", c.cache...);
   visit("page_size", c.page_size...);
+  visit("shared_pages", c.shared_pages...);
   visit("packed_q", c.packed_q...);
   visit("q_offsets", c.q_offsets...);
   visit("q_type", c.q_type...);

@@ -107,6 +107,51 @@ TEST(SameBits, OfABatchElementAloneAndInItsBatch) {  // B26
   });
 }
 
+// Ten sequences whose first pages are the same, longer than one wave of partial results holds: read
+// once for all, or by each alone.
+TEST(SameBits, OfSequencesThatShareTheirFirstPages) {
+  constexpr std::int64_t kSequences = 10, kKvHeads = 2, kGroup = 4, kQueries = 2, kPage = 16,
+                         kShared = 1000, kOwn = 3, kDepthK = 16, kDepthV = 256;
+  const std::int64_t pages = kShared + kSequences * kOwn;
+  const auto fill = [](std::int64_t n, std::uint64_t seed) {
+    Random random(seed);
+    std::vector<float> values(static_cast<std::size_t>(n));
+    for (float& x : values) x = random.normal();
+    return values;
+  };
+  const std::vector<float> q = fill(kSequences * kKvHeads * kGroup * kQueries * kDepthK, 1),
+                           k = fill(pages * kKvHeads * kPage * kDepthK, 2),
+                           v = fill(pages * kKvHeads * kPage * kDepthV, 3);
+  std::vector<std::int32_t> table, lengths;
+  for (std::int64_t b = 0; b < kSequences; ++b) {
+    for (std::int64_t n = 0; n < kShared; ++n)  // two neighbours differ early
+      table.push_back(static_cast<std::int32_t>(b == 6 && n > 500 ? 0 : n));
+    for (std::int64_t n = 0; n < kOwn; ++n)
+      table.push_back(static_cast<std::int32_t>(kShared + b * kOwn + n));
+    lengths.push_back(static_cast<std::int32_t>((kShared + kOwn) * kPage - 5 * b));
+  }
+  const std::int64_t row = kKvHeads * kGroup * kQueries;
+  const auto run = [&](std::int64_t first, std::int64_t count, std::vector<float>& out) {
+    AttentionOptions options;
+    options.causal = true;
+    options.block_table = {table.data() + first * (kShared + kOwn), {count, kShared + kOwn}};
+    options.kv_lengths = {lengths.data() + first, {count}};
+    attention(
+        QView(q.data() + first * row * kDepthK, {count, kKvHeads * kGroup, kQueries, kDepthK}),
+        KView(k.data(), {pages, kKvHeads, kPage, kDepthK}),
+        VView(v.data(), {pages, kKvHeads, kPage, kDepthV}),
+        OutView(out.data() + first * row * kDepthV, {count, kKvHeads * kGroup, kQueries, kDepthV}),
+        options);
+  };
+  const Blocks blocks = few_keys_rows(16);
+  const Forced forced(*all_targets().front(), &blocks);
+  std::vector<float> together(static_cast<std::size_t>(kSequences * row * kDepthV)),
+      alone = together;
+  run(0, kSequences, together);
+  for (std::int64_t b = 0; b < kSequences; ++b) run(b, 1, alone);
+  EXPECT_TRUE(same_bits(together, alone));
+}
+
 TEST(SameBits, OfARowWhoseNeighboursAttendSomethingElse) {
   Seeds(34, cases(60)).for_each([](std::uint64_t seed) {
     AttentionCase c = AttentionCase::random(seed);
