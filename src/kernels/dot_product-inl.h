@@ -1,7 +1,9 @@
 // Products whose two operands both lie along k: lanes hold k. Per-target header: see kernels.cc.
 //
 // For few rows (decode, x W^T): each row of b is read once, in its own order and its own storage
-// type, for up to kMaxDotRows rows of a.
+// type, for up to kMaxDotRows rows of a. Four rows are read at once that lie a quarter of b apart:
+// four streams, each in order, is what the CPU's prefetchers follow to memory. With four neighbours
+// side by side they bring half as much.
 #include "kernels/load-inl.h"
 
 #if defined(RAPT_KERNELS_DOT_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -17,9 +19,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
-inline constexpr int kMaxDotRows = 4;
-inline constexpr Index kDotColumns = 4;  // of b at once: enough streams for the prefetchers
-inline constexpr Index kDotAhead = 16;   // columns from a prefetch to its use
+inline constexpr int kMaxDotRows = RAPT_MANY_REGISTERS ? 4 : 2;
+inline constexpr Index kDotColumns = 4;  // of b at once
 
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
 #define RAPT_BLOCKS_OF_FOUR 1
@@ -54,54 +55,45 @@ template <class T, int kRows>
 struct DotTile {
   static constexpr size_t kC = kDotColumns;
 
-  // Columns [col, col + columns), of which there may be fewer than four: the last stands for those
-  // that are missing, so that a column's sum has the same order wherever it stands.
-  static void Run(const DotProduct& p, Index row, Index col, Index columns) {
-    Start(p, row, col, columns, std::make_index_sequence<kRows * kDotColumns>());
+  // Columns col, col + apart, col + 2 apart, ... Those that do not exist are computed of the last
+  // one, and not stored.
+  static void Run(const DotProduct& p, Index row, Index col, Index apart) {
+    Start(p, row, col, apart, std::make_index_sequence<kRows * kDotColumns>());
   }
 
   template <size_t... I>
-  static HWY_INLINE void Start(const DotProduct& p, Index row, Index col, Index columns,
+  static HWY_INLINE void Start(const DotProduct& p, Index row, Index col, Index apart,
                                std::index_sequence<I...> indices) {
-    Multiply(p, row, col, columns, indices, std::make_index_sequence<kTogether<T>>(),
+    Multiply(p, row, col, apart, indices, std::make_index_sequence<kTogether<T>>(),
              (static_cast<void>(I), hn::Zero(F32()))...);
   }
 
   // Accumulator i is row i / 4 of a, row i % 4 of b.
   template <size_t... I, size_t... Nth, class... V>
-  static HWY_INLINE void Multiply(const DotProduct& p, Index row, Index col, Index columns,
+  static HWY_INLINE void Multiply(const DotProduct& p, Index row, Index col, Index apart,
                                   std::index_sequence<I...>, std::index_sequence<Nth...>,
                                   V... acc) {
     const F32 d;
     const Index n = Lanes();
     const float* HWY_RESTRICT a = p.a + row * p.a_row;
-    const Index last = columns - 1;
+    const Index last = p.columns - 1;
     const T* HWY_RESTRICT b0 = RowAt<T>(p.b, col);
-    const T* HWY_RESTRICT b1 = RowAt<T>(p.b, col + HWY_MIN(1, last));
-    const T* HWY_RESTRICT b2 = RowAt<T>(p.b, col + HWY_MIN(2, last));
-    const T* HWY_RESTRICT b3 = RowAt<T>(p.b, col + HWY_MIN(3, last));
-    // What the CPU's own prefetchers lose where rows end.
-    const Index ahead = HWY_MIN(col + kDotAhead, p.columns - columns);
-    const T* next0 = RowAt<T>(p.b, ahead);
-    const T* next1 = RowAt<T>(p.b, ahead + HWY_MIN(1, last));
-    const T* next2 = RowAt<T>(p.b, ahead + HWY_MIN(2, last));
-    const T* next3 = RowAt<T>(p.b, ahead + HWY_MIN(3, last));
-    const auto multiply = [&](auto load_a, auto load_b, Index x) HWY_ATTR {
-      const V32 k0 = load_b(b0, x), k1 = load_b(b1, x), k2 = load_b(b2, x), k3 = load_b(b3, x);
-      ((acc = hn::MulAdd(load_a(a + static_cast<Index>(I / kC) * p.a_row + x),
-                         I % kC == 0   ? k0
-                         : I % kC == 1 ? k1
-                         : I % kC == 2 ? k2
-                                       : k3,
-                         acc)),
-       ...);
-    };
+    const T* HWY_RESTRICT b1 = RowAt<T>(p.b, HWY_MIN(col + apart, last));
+    const T* HWY_RESTRICT b2 = RowAt<T>(p.b, HWY_MIN(col + 2 * apart, last));
+    const T* HWY_RESTRICT b3 = RowAt<T>(p.b, HWY_MIN(col + 3 * apart, last));
+    const auto multiply = [&](auto load_a, auto load_b, Index x) HWY_ATTR
+        __attribute__((always_inline)) {
+          const V32 k0 = load_b(b0, x), k1 = load_b(b1, x), k2 = load_b(b2, x), k3 = load_b(b3, x);
+          ((acc = hn::MulAdd(load_a(a + static_cast<Index>(I / kC) * p.a_row + x),
+                             I % kC == 0   ? k0
+                             : I % kC == 1 ? k1
+                             : I % kC == 2 ? k2
+                                           : k3,
+                             acc)),
+           ...);
+        };
     Index x = 0;
     for (; x + kTogether<T> * n <= p.inner; x += kTogether<T> * n) {
-      PrefetchAt(next0, x);
-      PrefetchAt(next1, x);
-      PrefetchAt(next2, x);
-      PrefetchAt(next3, x);
       (multiply([&](const float* from) HWY_ATTR { return hn::LoadU(d, from); },
                 [&](const T* b, Index) HWY_ATTR { return LoadNth<Nth>(b, x); },
                 x + static_cast<Index>(Nth) * n),
@@ -112,46 +104,58 @@ struct DotTile {
       multiply([&](const float* from) HWY_ATTR { return LoadTail(from, tail); },
                [&](const T* b, Index at) HWY_ATTR { return LoadWideTail(b, at, tail); }, x);
     }
-    Finish(p, row, col, columns, acc...);
-  }
-
-  template <class... V>
-  static HWY_INLINE void Finish(const DotProduct& p, Index row, Index col, Index columns, V32 v0,
-                                V32 v1, V32 v2, V32 v3, V... rest) {
-    float* c = p.c + row * p.c_row + col * p.c_column;
+    // The common case in vectors: no loop over columns, whose factors are the same for all rows.
 #ifdef RAPT_BLOCKS_OF_FOUR
     const Four d4;
-    auto four = hn::Mul(SumsOfFour(v0, v1, v2, v3), hn::Set(d4, p.alpha));
-    if (p.b_scale != nullptr)
-      four = hn::Mul(four, hn::LoadN(d4, p.b_scale + col, static_cast<size_t>(columns)));
-    if (p.c_column == 1 && p.beta == nullptr && columns == kDotColumns) {
-      hn::StoreU(four, d4, c);
-    } else {
-      float sums[kDotColumns];
-      hn::StoreU(four, d4, sums);
-      Store(p, sums, columns, c);
+    if (p.beta == nullptr && col + 3 * apart < p.columns) {
+      auto factors = hn::Set(d4, p.alpha);
+      if (p.b_scale != nullptr) {
+        const float* s = p.b_scale + col;
+        factors = hn::Mul(factors,
+                          hn::Dup128VecFromValues(d4, s[0], s[apart], s[2 * apart], s[3 * apart]));
+      }
+      return StoreFour(p, p.c + row * p.c_row + col * p.c_column, apart, factors, acc...);
     }
+#endif
+    StoreAny(p, row, col, apart, acc...);
+  }
+
+#ifdef RAPT_BLOCKS_OF_FOUR
+  template <class... V>
+  static HWY_INLINE void StoreFour(const DotProduct& p, float* c, Index apart,
+                                   hn::Vec<Four> factors, V32 v0, V32 v1, V32 v2, V32 v3,
+                                   V... rest) {
+    const auto sums = hn::Mul(SumsOfFour(v0, v1, v2, v3), factors);
+    const Index step = apart * p.c_column;
+    c[0] = hn::ExtractLane(sums, 0);
+    c[step] = hn::ExtractLane(sums, 1);
+    c[2 * step] = hn::ExtractLane(sums, 2);
+    c[3 * step] = hn::ExtractLane(sums, 3);
+    if constexpr (sizeof...(V) > 0) StoreFour(p, c + p.c_row, apart, factors, rest...);
+  }
+#endif
+
+  template <class... V>
+  static HWY_INLINE void StoreAny(const DotProduct& p, Index row, Index first, Index apart, V32 v0,
+                                  V32 v1, V32 v2, V32 v3, V... rest) {
+    float sums[kDotColumns];
+#ifdef RAPT_BLOCKS_OF_FOUR
+    hn::StoreU(SumsOfFour(v0, v1, v2, v3), Four(), sums);
 #else
     const F32 d;
-    float sums[kDotColumns];
     sums[0] = hn::ReduceSum(d, v0);
     sums[1] = hn::ReduceSum(d, v1);
     sums[2] = hn::ReduceSum(d, v2);
     sums[3] = hn::ReduceSum(d, v3);
-    for (Index i = 0; i < columns; ++i) {
-      sums[i] *= p.alpha;
-      if (p.b_scale != nullptr) sums[i] *= p.b_scale[col + i];
-    }
-    Store(p, sums, columns, c);
 #endif
-    if constexpr (sizeof...(V) > 0) Finish(p, row + 1, col, columns, rest...);
-  }
-
-  static HWY_INLINE void Store(const DotProduct& p, const float* sums, Index columns, float* c) {
-    for (Index i = 0; i < kDotColumns && i < columns; ++i) {
-      float& to = c[i * p.c_column];
-      to = p.beta == nullptr ? sums[i] : sums[i] + *p.beta * to;
+    float* c = p.c + row * p.c_row;
+    Index col = first;
+    for (Index i = 0; i < kDotColumns && col < p.columns; ++i, col += apart) {
+      const float factor = p.b_scale == nullptr ? p.alpha : p.alpha * p.b_scale[col];
+      float& to = c[col * p.c_column];
+      to = p.beta == nullptr ? sums[i] * factor : sums[i] * factor + *p.beta * to;
     }
+    if constexpr (sizeof...(V) > 0) StoreAny(p, row + 1, first, apart, rest...);
   }
 };
 
@@ -163,12 +167,11 @@ inline void DotProductOf(const DotProduct& p) {
           &DotTile<decltype(t), static_cast<int>(R) + 1>::Run...};
     }(std::make_index_sequence<kMaxDotRows>());
     // All rows of a for the same few rows of b, so that b passes once.
-    for (Index col = 0; col < p.columns; col += kDotColumns) {
-      const Index columns = HWY_MIN(p.columns - col, kDotColumns);
-      for (Index row = 0; row < p.rows; row += kMaxDotRows) {
+    const Index apart = (p.columns + kDotColumns - 1) / kDotColumns;
+    for (Index col = 0; col < apart; ++col) {
+      for (Index row = 0; row < p.rows; row += kMaxDotRows)
         kTiles[static_cast<size_t>(HWY_MIN(p.rows - row, Index{kMaxDotRows}) - 1)](p, row, col,
-                                                                                   columns);
-      }
+                                                                                   apart);
     }
   });
 }

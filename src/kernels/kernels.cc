@@ -29,7 +29,7 @@ TileKernel Tile() {
 const Kernels& Table() {
   // Accumulators + kVectors of b + 1 broadcast of a fit the registers; at least 12 accumulators
   // hide the latency of two FMA pipes. The low and wide tiles are for few rows.
-#if HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64 || HWY_ARCH_RISCV
+#if RAPT_MANY_REGISTERS
   static const Kernels table = {
     hwy::TargetName(HWY_TARGET),
     static_cast<int>(Lanes()),

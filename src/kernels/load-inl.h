@@ -9,7 +9,6 @@
 #define RAPT_KERNELS_LOAD_INL_H_
 #endif
 
-#include "hwy/cache_control.h"
 #include "rapt/types.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -133,12 +132,15 @@ HWY_INLINE const T* RowAt(const StoredRows& rows, Index i) {
                                                          : rows.rows[i]);
 }
 
-// Asks for the cache line of element x of a row that will be read soon.
+// Bytes of n elements, n a multiple of 32 for int4.
 template <class T>
-HWY_INLINE void PrefetchAt(const T* row, Index x) {
-  constexpr Index kGroup = std::is_same_v<T, Int4Group> ? Int4Group::kSize : 1;
-  hwy::Prefetch(row + x / kGroup);
+constexpr Index BytesOf(Index n) {
+  return n / (std::is_same_v<T, Int4Group> ? Int4Group::kSize : 1) * static_cast<Index>(sizeof(T));
 }
+
+// Asks for a cache line that is needed soon, but not at once: into L2, where there is room for many
+// requests at a time. (Into L1, CPUs drop those that are too many.)
+HWY_INLINE void PrefetchToL2(const void* line) { __builtin_prefetch(line, 0, 2); }
 
 // Calls visit(T()) for the type.
 template <class Visit>

@@ -14,8 +14,37 @@
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
-inline constexpr Index kValuesAhead = 16;  // keys from a prefetch to its use
 inline constexpr float kOnes[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+
+// The rows from `key` on, asked for in order, in pieces of kVectors.
+template <class T, int kVectors>
+class Ahead {
+ public:
+  HWY_INLINE Ahead(const ValueProduct& p, Index key, Index x) : p_(p), key_(key), x_(x) {
+    if (key_ < p_.n) at_ = Bytes(key_) + BytesOf<T>(x_);
+  }
+
+  HWY_INLINE void Ask() {
+    constexpr Index kLine = 64;
+    if (key_ >= p_.n) return;
+    const Index step = kVectors * Lanes();
+    for (Index byte = 0; byte < BytesOf<T>(step); byte += kLine) PrefetchToL2(at_ + byte);
+    at_ += BytesOf<T>(step);
+    x_ += step;
+    if (x_ < p_.columns) return;
+    x_ = 0;
+    if (++key_ < p_.n) at_ = Bytes(key_);
+  }
+
+ private:
+  HWY_INLINE const char* Bytes(Index key) const {
+    return reinterpret_cast<const char*>(RowAt<T>(p_.v, key));
+  }
+
+  const ValueProduct& p_;
+  const char* at_ = nullptr;
+  Index key_, x_;
+};
 
 template <class T, int kRows, int kVectors>
 struct ValueTile {
@@ -33,7 +62,7 @@ struct ValueTile {
     const size_t n = hn::Lanes(d);
     const float* rescale = begin == 0 ? p.rescale + row : kOnes;
     float* out = p.out + row * p.out_row + col;
-    Multiply(p, p.p + row * p.p_row, out, col, begin, end, indices,
+    Multiply(p, row, out, col, begin, end, indices,
              hn::Mul(hn::LoadU(d, out + static_cast<Index>(I / kV) * p.out_row + (I % kV) * n),
                      hn::Set(d, rescale[I / kV]))...);
   }
@@ -49,15 +78,18 @@ struct ValueTile {
 
   // Accumulator i is row i / kVectors, vector i % kVectors.
   template <size_t... I, class... V>
-  static HWY_INLINE void Multiply(const ValueProduct& p, const float* HWY_RESTRICT weights,
-                                  float* out, Index col, Index begin, Index end,
-                                  std::index_sequence<I...>, V... acc) {
+  static HWY_INLINE void Multiply(const ValueProduct& p, Index row, float* out, Index col,
+                                  Index begin, Index end, std::index_sequence<I...>, V... acc) {
     const F32 d;
+    const float* HWY_RESTRICT weights = p.p + row * p.p_row;
     const size_t n = hn::Lanes(d);
+    // This tile's share of the rows after `end` is asked for while these are computed.
+    const Index share = col * (end - begin);
+    const bool pieces = row == 0 && static_cast<Index>(kV * n) < p.columns;
+    Ahead<T, kVectors> ahead(p, pieces ? end + share / p.columns : p.n, share % p.columns);
     for (Index j = begin; j < end; ++j) {
       const T* HWY_RESTRICT v = RowAt<T>(p.v, j);
-      const T* next = RowAt<T>(p.v, HWY_MIN(j + kValuesAhead, p.n - 1));
-      for (size_t i = 0; i < kV; ++i) PrefetchAt(next, col + static_cast<Index>(i * n));
+      ahead.Ask();
       ((acc = hn::MulAdd(hn::Set(d, weights[static_cast<Index>(I / kV) * p.p_row + j]),
                          Load<I % kV>(v, col), acc)),
        ...);
@@ -92,14 +124,17 @@ Index ValueColumns(const ValueProduct& p, Index row, Index col, Index begin, Ind
   return col;
 }
 
-// kRows rows in the widest tiles that leave registers free. Several tiles read the same keys: some
-// of them at a time, which stay in L1.
+// kRows rows in the widest tiles that leave registers free. Several tiles read the same keys, each
+// a piece of every row: a chunk of keys at a time, which stays in L1. The CPU's prefetchers follow
+// what is read in order and not such pieces, so each chunk is asked for in order while the one
+// before it is computed.
 template <class T, int kRows, int kWidest>
 void ValueRows(const ValueProduct& p, Index row) {
-  constexpr Index kKeys = 32;
+  constexpr Index kChunk = 1 << 14;  // bytes: half of a small L1, the next chunk is the other half
+  const Index keys = HWY_MAX(kChunk / HWY_MAX(BytesOf<T>(p.columns), Index{1}), Index{4});
   Index begin = 0;
   do {  // once at least: rescale
-    const Index end = HWY_MIN(begin + kKeys, p.n);
+    const Index end = HWY_MIN(begin + keys, p.n);
     Index col = ValueColumns<T, kRows, kWidest>(p, row, 0, begin, end);
     if constexpr (kWidest > 2) col = ValueColumns<T, kRows, 2>(p, row, col, begin, end);
     ValueColumns<T, kRows, 1>(p, row, col, begin, end);
@@ -110,9 +145,8 @@ void ValueRows(const ValueProduct& p, Index row) {
 inline void ValueProductOf(const ValueProduct& p) {
   ForType(p.v.type, [&](auto t) HWY_ATTR {
     using T = decltype(t);
-    constexpr bool kMany = HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64 || HWY_ARCH_RISCV;
     Index row = 0;
-    if constexpr (kMany) {
+    if constexpr (RAPT_MANY_REGISTERS) {
       for (; row + 8 <= p.rows; row += 8) ValueRows<T, 8, kTogether<T> == 2 ? 2 : 3>(p, row);
       for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 4>(p, row);
     } else {

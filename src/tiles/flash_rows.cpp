@@ -4,10 +4,11 @@
 //
 //   q [rows, d_k], s [rows, block_kv], o [rows, d_v]
 //
-//   for each block of keys:
-//     s = q K^T                 step 1, both along d_k
-//     s = p = softmax step      steps 3 to 5, keys in lanes
-//     o = o * rescale + s V     step 6, V in place
+//   s = q K^T                 step 1, both along d_k
+//   s = p = softmax step      steps 3 to 5, keys in lanes
+//   o = o * rescale + s V     step 6, V in place
+//
+// once for the keys of the part, and the online part of the softmax is the merging of the parts.
 #include <algorithm>
 #include <span>
 
@@ -61,9 +62,9 @@ const char* refuse(const AttentionProblem&, Index, const AttentionBlocks&) { ret
 
 void cut(const AttentionProblem&, const AttentionPlan&, const AttentionBlocks& blocks, Cut& cut) {
   cut.block_q = std::min(kRows, std::max<Index>(cut.rows, 1));
-  cut.block_kv = std::max<Index>(std::min(blocks.block_kv, cut.sequence.seq_kv), 1);
+  cut.block_kv = std::max<Index>(std::min(blocks.split_kv, cut.sequence.seq_kv), 1);
   cut.row_blocks = (cut.rows + cut.block_q - 1) / cut.block_q;
-  cut.part_kv = (blocks.split_kv + blocks.block_kv - 1) / blocks.block_kv * blocks.block_kv;
+  cut.part_kv = blocks.split_kv;
 }
 
 Index workspace(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut) {
@@ -72,97 +73,101 @@ Index workspace(const AttentionProblem& p, const AttentionPlan& plan, const Cut&
   return count.used();
 }
 
-// The same keys for the rows of one task, or of several whose rows all attend all of them.
-void attend(const AttentionPlan& plan, std::span<const Task> tasks, const Buffers& buffers) {
-  const Task& task = tasks.front();
+// Steps 1 to 6 for rows of the same keys, `whole` of which all of them attend: those of one task,
+// or of several when that is all.
+void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole,
+            const Buffers& buffers, const State& state) {
   const AttentionProblem& p = *task.rows.problem;
   const kernels::Kernels& kernel = *plan.kernels;
-  const KeyReader read_k(plan, task.rows, p.k, p.k_scales, p.d_k);
-  const KeyReader read_v(plan, task.rows, p.v, p.v_scales, p.d_v);
-  const Index block_kv = task.cut->block_kv;
-  const bool joined = tasks.size() > 1;
-  const State state = joined || task.partial.out == nullptr
-                          ? State{buffers.o, buffers.row_max, buffers.row_sum}
-                          : task.partial;
+  const ScoreUnits units(p);
+  const Keys keys = task.keys;
+  const Index n = keys.count();
+  const StoredRows k = KeyReader(plan, task.rows, p.k, p.k_scales, p.d_k)
+                           .rows(keys, buffers.k_copy, buffers.k_rows, buffers.k_scales);
+  const StoredRows v = KeyReader(plan, task.rows, p.v, p.v_scales, p.d_v)
+                           .rows(keys, buffers.v_copy, buffers.v_rows, buffers.v_scales);
 
+  // s[r, j] = q_r . k_j
+  kernel.dot_product({.a = buffers.q,
+                      .a_row = p.d_k,
+                      .b = k,
+                      .b_scale = k.type == Type::int8 ? buffers.k_scales : nullptr,
+                      .c = buffers.s,
+                      .c_row = buffers.s_row,
+                      .c_column = 1,
+                      .rows = rows,
+                      .columns = n,
+                      .inner = p.d_k,
+                      .alpha = 1.0f,
+                      .beta = nullptr});
+
+  // p[r, j] = exp(s - max)
+  const bool masked = whole < n;
+  if (masked) fill_bias(task.rows, keys, buffers.bias, buffers.s_row, 1);
+  kernel.softmax_rows({.s = buffers.s,
+                       .bias = masked ? buffers.bias : nullptr,
+                       .s_row = buffers.s_row,
+                       .n = n,
+                       .bias_begin = 0,
+                       .rows = rows,
+                       .pre_scale = units.pre_scale,
+                       .softcap = p.softcap,
+                       .scale = units.exponent_scale,
+                       .row_max = state.row_max,
+                       .row_sum = state.row_sum,
+                       .rescale = buffers.rescale});
+
+  // out[r, x] = out[r, x] * rescale[r] + sum_j p[r, j] v[j, x]
+  if (v.type == Type::int8) {
+    for (Index r = 0; r < rows; ++r) {
+      for (Index j = 0; j < n; ++j) buffers.s[r * buffers.s_row + j] *= buffers.v_scales[j];
+    }
+  }
+  NotFinite not_finite(kernel, v, n, p.d_v, buffers.v_zeroed);
+  const bool care = masked && not_finite.any();
+  kernel.value_product({.p = buffers.s,
+                        .p_row = buffers.s_row,
+                        .v = care ? stored_rows(not_finite.zeroed()) : v,
+                        .out = state.out,
+                        .out_row = p.d_v,
+                        .rescale = buffers.rescale,
+                        .rows = rows,
+                        .n = n,
+                        .columns = p.d_v});
+  if (care)
+    not_finite.add(n, 0, rows, buffers.s, buffers.bias, buffers.s_row, 1, state.out, p.d_v, 1);
+}
+
+// The tasks leave their states, or write their rows.
+void run_together(const AttentionPlan& plan, std::span<const Task> tasks, const Buffers& buffers) {
+  const Task& first = tasks.front();
+  const AttentionProblem& p = *first.rows.problem;
+  const bool joined = tasks.size() > 1;
+  const State state = joined || first.partial.out == nullptr
+                          ? State{buffers.o, buffers.row_max, buffers.row_sum}
+                          : first.partial;
   Index rows = 0;
-  for (const Task& one : tasks) {
-    for (Index r = 0; r < one.rows.count; ++r)
-      read_row(kernel, p.q, one.rows.at(p.q, r), p.d_k, buffers.q + (rows + r) * p.d_k);
-    begin_rows(one, state.row_max + rows, state.row_sum + rows);
-    rows += one.rows.count;
+  for (const Task& task : tasks) {
+    for (Index r = 0; r < task.rows.count; ++r)
+      read_row(*plan.kernels, p.q, task.rows.at(p.q, r), p.d_k, buffers.q + (rows + r) * p.d_k);
+    begin_rows(task, state.row_max + rows, state.row_sum + rows);
+    rows += task.rows.count;
   }
   std::fill_n(state.out, rows * p.d_v, 0.0f);
-  const ScoreUnits units(p);
 
-  for (Index begin = task.keys.begin; begin < task.keys.end; begin += block_kv) {
-    const Keys keys{begin, std::min(begin + block_kv, task.keys.end)};
-    const Index n = keys.count();
-    const Cover covered = joined ? Cover{false, n} : cover(task.rows, keys);
-    if (covered.none) continue;
-    const StoredRows k = read_k.rows(keys, buffers.k_copy, buffers.k_rows, buffers.k_scales);
-    const StoredRows v = read_v.rows(keys, buffers.v_copy, buffers.v_rows, buffers.v_scales);
+  const Cover covered = joined                   ? Cover{false, first.keys.count()}
+                        : first.keys.count() > 0 ? cover(first.rows, first.keys)
+                                                 : Cover{true, 0};
+  if (!covered.none) attend(plan, first, rows, covered.whole, buffers, state);
 
-    // s[r, j] = q_r . k_j
-    kernel.dot_product({.a = buffers.q,
-                        .a_row = p.d_k,
-                        .b = k,
-                        .b_scale = k.type == Type::int8 ? buffers.k_scales : nullptr,
-                        .c = buffers.s,
-                        .c_row = buffers.s_row,
-                        .c_column = 1,
-                        .rows = rows,
-                        .columns = n,
-                        .inner = p.d_k,
-                        .alpha = 1.0f,
-                        .beta = nullptr});
-
-    // p[r, j] = exp(s - max)
-    const bool masked = covered.whole < n;
-    if (masked) fill_bias(task.rows, keys, buffers.bias, buffers.s_row, 1);
-    kernel.softmax_rows({.s = buffers.s,
-                         .bias = masked ? buffers.bias : nullptr,
-                         .s_row = buffers.s_row,
-                         .n = n,
-                         .bias_begin = 0,
-                         .rows = rows,
-                         .pre_scale = units.pre_scale,
-                         .softcap = p.softcap,
-                         .scale = units.exponent_scale,
-                         .row_max = state.row_max,
-                         .row_sum = state.row_sum,
-                         .rescale = buffers.rescale});
-
-    // out[r, x] = out[r, x] * rescale[r] + sum_j p[r, j] v[j, x]
-    if (v.type == Type::int8) {
-      for (Index r = 0; r < rows; ++r) {
-        for (Index j = 0; j < n; ++j) buffers.s[r * buffers.s_row + j] *= buffers.v_scales[j];
-      }
-    }
-    NotFinite not_finite(kernel, v, n, p.d_v, buffers.v_zeroed);
-    const bool care = masked && not_finite.any();
-    kernel.value_product({.p = buffers.s,
-                          .p_row = buffers.s_row,
-                          .v = care ? stored_rows(not_finite.zeroed()) : v,
-                          .out = state.out,
-                          .out_row = p.d_v,
-                          .rescale = buffers.rescale,
-                          .rows = rows,
-                          .n = n,
-                          .columns = p.d_v});
-    if (care)
-      not_finite.add(n, 0, rows, buffers.s, buffers.bias, buffers.s_row, 1, state.out, p.d_v, 1);
-  }
-
-  if (joined) {
-    for (rows = 0; const Task& one : tasks) {
-      std::copy_n(state.out + rows * p.d_v, one.rows.count * p.d_v, one.partial.out);
-      std::copy_n(state.row_max + rows, one.rows.count, one.partial.row_max);
-      std::copy_n(state.row_sum + rows, one.rows.count, one.partial.row_sum);
-      rows += one.rows.count;
-    }
-  } else if (task.partial.out == nullptr) {
-    write_rows(plan, task.rows, state);
+  if (first.partial.out == nullptr) return write_rows(plan, first.rows, state);
+  if (!joined) return;
+  rows = 0;
+  for (const Task& task : tasks) {
+    std::copy_n(state.out + rows * p.d_v, task.rows.count * p.d_v, task.partial.out);
+    std::copy_n(state.row_max + rows, task.rows.count, task.partial.row_max);
+    std::copy_n(state.row_sum + rows, task.rows.count, task.partial.row_sum);
+    rows += task.rows.count;
   }
 }
 
@@ -188,7 +193,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
       more = next_joined(p, plan, next);
     } while (more && rows + next.rows.count <= kJoinedRows && attends_all(tasks[n - 1]) &&
              attends_all(next));
-    attend(plan, {tasks, n}, buffers);
+    run_together(plan, {tasks, n}, buffers);
   }
 }
 

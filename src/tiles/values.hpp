@@ -81,20 +81,35 @@ class KeyReader {
   StoredRows rows(Keys keys, float* copy, const void** pointers, float* scales) const {
     if (!rows_in_place(kernel_, array_)) return stored_rows(floats(keys, false, copy));
     if (scaled()) {
-      for (Index j = 0; j < keys.count(); ++j) scales[j] = scale(keys.begin + j);
+      each_run(keys, [&](Index first, Index end) {
+        const float* from = head_scales_ + offset(first, scales_);
+        for (Index j = first; j < end; ++j, from += scales_.row_stride)
+          scales[j - keys.begin] = *from;
+      });
     }
     if (table_ == nullptr)
       return {.first = key(keys.begin), .stride = array_.row_stride, .type = array_.type};
-    for (Index j = 0; j < keys.count();) {  // page by page
-      const Index at = keys.begin + j;
-      const Index end = std::min(keys.end, (at / pages_.size + 1) * pages_.size);
-      const std::byte* from = key(at);
-      for (Index i = at; i < end; ++i) pointers[j++] = from + (i - at) * array_.row_stride;
-    }
+    each_run(keys, [&](Index first, Index end) {
+      const std::byte* from = key(first);
+      for (Index j = first; j < end; ++j, from += array_.row_stride)
+        pointers[j - keys.begin] = from;
+    });
     return {.rows = pointers, .type = array_.type};
   }
 
  private:
+  // Calls visit(first, end) for keys that lie at equal distances: those of a page.
+  template <class Visit>
+  void each_run(Keys keys, const Visit& visit) const {
+    for (Index first = keys.begin; first < keys.end;) {
+      const Index end = table_ == nullptr
+                            ? keys.end
+                            : std::min(keys.end, (first / pages_.size + 1) * pages_.size);
+      visit(first, end);
+      first = end;
+    }
+  }
+
   template <class T>
   T* element(const Rows& rows, const Array<T>& array) const {
     return pages_.table ? array.data : rows.problem->batch.element(array, rows.sequence.number);

@@ -41,10 +41,9 @@ Blocks few_keys_lanes(int block_kv, int tile) {
   return blocks;
 }
 
-Blocks few_keys_rows(int block_kv, int tile) {
-  Blocks blocks{"rows, block_kv " + std::to_string(block_kv), tile};
-  blocks.block_kv = block_kv;
-  blocks.split_kv = 3 * block_kv;
+Blocks few_keys_rows(int split_kv, int tile) {
+  Blocks blocks{"rows, split_kv " + std::to_string(split_kv), tile};
+  blocks.split_kv = split_kv;
   blocks.short_rows = 8192;
   return blocks;
 }

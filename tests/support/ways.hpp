@@ -38,10 +38,10 @@ struct Blocks {
   int block_m = 1, block_n = 1, block_k = 1, direct_rows = 0;
 };
 
-// Attention: the same work by the algorithm for many rows and by the one for few, with the smallest
-// blocks; with few rows, in parts of 3 blocks of keys, merged.
+// Attention: the same work by the algorithm for many rows, where one block holds all rows in parts
+// of 3 blocks of keys, and by the one for few, in parts that are merged.
 Blocks few_keys_lanes(int block_kv, int tile = 0);
-Blocks few_keys_rows(int block_kv, int tile = 0);
+Blocks few_keys_rows(int split_kv, int tile = 0);
 // Matrix product: the smallest blocks, b packed or read in place.
 Blocks small_packed(int block_k, int tile = 0);
 Blocks small_direct(int block_k, int tile = 0);
