@@ -49,6 +49,7 @@ const Kernels& Table() {
     WidenRow,
     NarrowRow,
     ExpOf,
+    TanhOf,
     FinishOf
   };
   return table;

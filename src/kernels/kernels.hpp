@@ -132,6 +132,7 @@ struct Kernels {
   void (*widen)(Type, const void* from, Index n, float* to);   // n a multiple of 32 for int4
   void (*narrow)(Type, const float* from, Index n, void* to);  // to f32, bf16 or f16
   void (*exp)(const float* x, float* y, Index n);              // e^x, x <= 0
+  void (*tanh)(const float* x, float* y, Index n);
   void (*finish)(float* row, const float* bias, Index n,
                  Finish finish);  // row = finish(row + bias), bias may be null
 };

@@ -4,8 +4,8 @@
 // to m', gives p = e^(scale (s - m')), and everything gathered under the old maximum is multiplied
 // by rescale = e^(scale (m - m')). Two layouts, one body: either each lane is a row of its own
 // (kLanes), or all lanes belong to one row (kRows) and maximum and sum go across them at the end.
-#include "hwy/contrib/math/math-inl.h"
 #include "kernels/exp-inl.h"
+#include "kernels/tanh-inl.h"
 
 #if defined(RAPT_KERNELS_SOFTMAX_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RAPT_KERNELS_SOFTMAX_INL_H_
@@ -54,9 +54,7 @@ HWY_INLINE void Prepare(float* s, const float* bias, Index vectors, Index stride
     const V32 b = bias == nullptr ? hn::Zero(d) : hn::LoadU(d, bias + j * stride);
     V32 score = hn::LoadU(d, s + j * stride);
     if (p.softcap > 0) {
-      score = hn::Mul(hn::Mul(score, scale), per_cap);
-      // The tail of tanh keeps NaN.
-      score = hn::MulAdd(hn::IfThenElse(hn::IsNaN(score), score, hn::Tanh(d, score)), cap, b);
+      score = hn::MulAdd(Tanh(hn::Mul(hn::Mul(score, scale), per_cap)), cap, b);
     } else {
       score = hn::MulAdd(score, scale, b);
     }
