@@ -21,6 +21,7 @@ namespace rapt::kernels::HWY_NAMESPACE {
 
 inline constexpr int kMaxDotRows = RAPT_MANY_REGISTERS ? 4 : 2;
 inline constexpr Index kDotColumns = 4;  // of b at once
+inline constexpr Index kDotAhead = 8;    // rows of a stream from asking to use
 
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
 #define RAPT_BLOCKS_OF_FOUR 1
@@ -81,6 +82,12 @@ struct DotTile {
     const T* HWY_RESTRICT b1 = RowAt<T>(p.b, HWY_MIN(col + apart, last));
     const T* HWY_RESTRICT b2 = RowAt<T>(p.b, HWY_MIN(col + 2 * apart, last));
     const T* HWY_RESTRICT b3 = RowAt<T>(p.b, HWY_MIN(col + 3 * apart, last));
+    // Asked for once, where arithmetic or jumps from page to page hold the CPU's prefetchers up.
+    const bool ask = row == 0 && (kRows > 1 || p.b.rows != nullptr);
+    const T* next0 = RowAt<T>(p.b, HWY_MIN(col + kDotAhead, last));
+    const T* next1 = RowAt<T>(p.b, HWY_MIN(col + kDotAhead + apart, last));
+    const T* next2 = RowAt<T>(p.b, HWY_MIN(col + kDotAhead + 2 * apart, last));
+    const T* next3 = RowAt<T>(p.b, HWY_MIN(col + kDotAhead + 3 * apart, last));
     const auto multiply = [&](auto load_a, auto load_b, Index x) HWY_ATTR
         __attribute__((always_inline)) {
           const V32 k0 = load_b(b0, x), k1 = load_b(b1, x), k2 = load_b(b2, x), k3 = load_b(b3, x);
@@ -94,6 +101,12 @@ struct DotTile {
         };
     Index x = 0;
     for (; x + kTogether<T> * n <= p.inner; x += kTogether<T> * n) {
+      if (ask) {
+        PrefetchToL2(next0, x);
+        PrefetchToL2(next1, x);
+        PrefetchToL2(next2, x);
+        PrefetchToL2(next3, x);
+      }
       (multiply([&](const float* from) HWY_ATTR { return hn::LoadU(d, from); },
                 [&](const T* b, Index) HWY_ATTR { return LoadNth<Nth>(b, x); },
                 x + static_cast<Index>(Nth) * n),

@@ -138,9 +138,12 @@ constexpr Index BytesOf(Index n) {
   return n / (std::is_same_v<T, Int4Group> ? Int4Group::kSize : 1) * static_cast<Index>(sizeof(T));
 }
 
-// Asks for a cache line that is needed soon, but not at once: into L2, where there is room for many
-// requests at a time. (Into L1, CPUs drop those that are too many.)
-HWY_INLINE void PrefetchToL2(const void* line) { __builtin_prefetch(line, 0, 2); }
+// Asks for the cache line of element x of a row that is needed soon, but not at once: into L2,
+// where there is room for many requests at a time. (Into L1, CPUs drop those that are too many.)
+template <class T>
+HWY_INLINE void PrefetchToL2(const T* row, Index x) {
+  __builtin_prefetch(reinterpret_cast<const char*>(row) + BytesOf<T>(x), 0, 2);
+}
 
 // Calls visit(T()) for the type.
 template <class Visit>

@@ -28,7 +28,7 @@ class Ahead {
     constexpr Index kLine = 64;
     if (key_ >= p_.n) return;
     const Index step = kVectors * Lanes();
-    for (Index byte = 0; byte < BytesOf<T>(step); byte += kLine) PrefetchToL2(at_ + byte);
+    for (Index byte = 0; byte < BytesOf<T>(step); byte += kLine) PrefetchToL2(at_, byte);
     at_ += BytesOf<T>(step);
     x_ += step;
     if (x_ < p_.columns) return;
@@ -85,7 +85,7 @@ struct ValueTile {
     const size_t n = hn::Lanes(d);
     // This tile's share of the rows after `end` is asked for while these are computed.
     const Index share = col * (end - begin);
-    const bool pieces = row == 0 && static_cast<Index>(kV * n) < p.columns;
+    const bool pieces = row == 0 && (static_cast<Index>(kV * n) < p.columns || p.v.rows != nullptr);
     Ahead<T, kVectors> ahead(p, pieces ? end + share / p.columns : p.n, share % p.columns);
     for (Index j = begin; j < end; ++j) {
       const T* HWY_RESTRICT v = RowAt<T>(p.v, j);

@@ -55,23 +55,18 @@ class KeyReader {
     return array.contiguous() && (array.type != Type::int4 || kernel.lanes <= 16);
   }
 
-  const std::byte* key(Index j) const { return head_ + offset(j, array_); }
-  float scale(Index j) const { return head_scales_[offset(j, scales_)]; }
-  bool scaled() const { return head_scales_ != nullptr; }
-
   // As floats: in place, or copied into `copy` [keys, depth].
   KeyBlock floats(Keys keys, bool in_place, float* copy) const {
-    if (in_place)
-      return {reinterpret_cast<const float*>(key(keys.begin)),
+    if (in_place) {
+      return {reinterpret_cast<const float*>(head_ + keys.begin * array_.row_stride),
               array_.row_stride / static_cast<Index>(sizeof(float))};
-    for (Index j = 0; j < keys.count(); ++j) {
-      float* to = copy + j * depth_;
-      read_row(kernel_, array_, key(keys.begin + j), depth_, to);
-      if (scaled()) {
-        const float s = scale(keys.begin + j);
-        for (Index x = 0; x < depth_; ++x) to[x] *= s;
-      }
     }
+    each_key(keys, head_, array_, [&](Index j, const std::byte* key) {
+      read_row(kernel_, array_, key, depth_, copy + j * depth_);
+    });
+    each_scale(keys, [&](Index j, const float* scale) {
+      for (Index x = 0; x < depth_; ++x) copy[j * depth_ + x] *= *scale;
+    });
     return {copy, depth_};
   }
 
@@ -80,45 +75,43 @@ class KeyReader {
   // yet multiplied in.
   StoredRows rows(Keys keys, float* copy, const void** pointers, float* scales) const {
     if (!rows_in_place(kernel_, array_)) return stored_rows(floats(keys, false, copy));
-    if (scaled()) {
-      each_run(keys, [&](Index first, Index end) {
-        const float* from = head_scales_ + offset(first, scales_);
-        for (Index j = first; j < end; ++j, from += scales_.row_stride)
-          scales[j - keys.begin] = *from;
-      });
+    each_scale(keys, [&](Index j, const float* scale) { scales[j] = *scale; });
+    if (table_ == nullptr) {
+      return {.first = head_ + keys.begin * array_.row_stride,
+              .stride = array_.row_stride,
+              .type = array_.type};
     }
-    if (table_ == nullptr)
-      return {.first = key(keys.begin), .stride = array_.row_stride, .type = array_.type};
-    each_run(keys, [&](Index first, Index end) {
-      const std::byte* from = key(first);
-      for (Index j = first; j < end; ++j, from += array_.row_stride)
-        pointers[j - keys.begin] = from;
-    });
+    each_key(keys, head_, array_, [&](Index j, const std::byte* key) { pointers[j] = key; });
     return {.rows = pointers, .type = array_.type};
   }
 
  private:
-  // Calls visit(first, end) for keys that lie at equal distances: those of a page.
-  template <class Visit>
-  void each_run(Keys keys, const Visit& visit) const {
-    for (Index first = keys.begin; first < keys.end;) {
-      const Index end = table_ == nullptr
-                            ? keys.end
-                            : std::min(keys.end, (first / pages_.size + 1) * pages_.size);
-      visit(first, end);
-      first = end;
-    }
-  }
-
   template <class T>
   T* element(const Rows& rows, const Array<T>& array) const {
     return pages_.table ? array.data : rows.problem->batch.element(array, rows.sequence.number);
   }
-  template <class T>
-  Index offset(Index j, const Array<T>& array) const {
-    if (table_ == nullptr) return j * array.row_stride;
-    const Index page = table_[j / pages_.size * pages_.table.row_stride];
-    return page * array.batch_stride[0] + j % pages_.size * array.row_stride;
+
+  // Calls visit(j - keys.begin, where key j lies) for every key, page by page.
+  template <class T, class Visit>
+  void each_key(Keys keys, T* head, const Array<T>& array, const Visit& visit) const {
+    const Index size = table_ == nullptr ? keys.end : pages_.size;
+    Index page = keys.begin / size, in_page = keys.begin % size;
+    for (Index j = keys.begin; j < keys.end; ++page, in_page = 0) {
+      T* at = head + in_page * array.row_stride;
+      if (table_ != nullptr) {
+        constexpr Index kAhead = 8;
+        at += table_[page * pages_.table.row_stride] * array.batch_stride[0];
+        if (j + kAhead * size < keys.end)
+          __builtin_prefetch(head + table_[(page + kAhead) * pages_.table.row_stride] *
+                                        array.batch_stride[0]);
+      }
+      const Index end = std::min(keys.end, j + size - in_page);
+      for (; j < end; ++j, at += array.row_stride) visit(j - keys.begin, at);
+    }
+  }
+  template <class Visit>
+  void each_scale(Keys keys, const Visit& visit) const {
+    if (head_scales_ != nullptr) each_key(keys, head_scales_, scales_, visit);
   }
 
   const kernels::Kernels& kernel_;
