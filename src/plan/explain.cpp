@@ -49,8 +49,7 @@ Index shared_tasks(const tiles::AttentionProblem& p, const tiles::AttentionPlan&
 
 double bytes_of_rows(const tiles::AttentionProblem& p, const tiles::Cut& cut, Index shared) {
   const auto row = [](Type type, Index depth) {
-    return type == Type::int4 ? static_cast<double>(depth) * sizeof(Int4Group) / Int4Group::kSize
-                              : static_cast<double>(depth * tiles::bytes_of(type));
+    return static_cast<double>(tiles::bytes_of_row(type, depth));
   };
   const auto queries = static_cast<double>(cut.count * cut.sequence.seq_q * p.heads);
   const auto keys = static_cast<double>(cut.count * cut.sequence.seq_kv * p.kv_heads -

@@ -35,6 +35,11 @@ constexpr Index bytes_of(Type type) {
   return 4;
 }
 
+// Of a row of depth elements, a multiple of 32 for int4.
+constexpr Index bytes_of_row(Type type, Index depth) {
+  return type == Type::int4 ? depth / Int4Group::kSize * bytes_of(type) : depth * bytes_of(type);
+}
+
 // An array in any storage type: strides count bytes.
 template <class Byte>
 struct Stored : Array<Byte> {

@@ -73,6 +73,15 @@ Index workspace(const AttentionProblem& p, const AttentionPlan& plan, const Cut&
   return count.used();
 }
 
+// Asks for the values that value_product reads first: while it computes some, it asks for the next,
+// and these come while the product of the keys is computed.
+void ask_for_first(const StoredRows& v, Index keys, Index row_bytes) {
+  constexpr Index kBytes = 1 << 14, kLine = 64;
+  for (Index j = 0; j < keys && j * row_bytes < kBytes; ++j) {
+    for (Index at = 0; at < row_bytes; at += kLine) __builtin_prefetch(row_at(v, j) + at, 0, 2);
+  }
+}
+
 // Steps 1 to 6 for rows of the same keys, `whole` of which all of them attend: those of one task,
 // or of several when that is all.
 void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole,
@@ -86,6 +95,8 @@ void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole
                            .rows(keys, buffers.k_copy, buffers.k_rows, buffers.k_scales);
   const StoredRows v = KeyReader(plan, task.rows, p.v, p.v_scales, p.d_v)
                            .rows(keys, buffers.v_copy, buffers.v_rows, buffers.v_scales);
+
+  ask_for_first(v, n, bytes_of_row(v.type, p.d_v));
 
   // s[r, j] = q_r . k_j
   kernel.dot_product({.a = buffers.q,
