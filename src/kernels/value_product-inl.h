@@ -124,36 +124,38 @@ Index ValueColumns(const ValueProduct& p, Index row, Index col, Index begin, Ind
   return col;
 }
 
-// kRows rows in the widest tiles that leave registers free. Several tiles read the same keys, each
-// a piece of every row: a chunk of keys at a time, which stays in L1. The CPU's prefetchers follow
-// what is read in order and not such pieces, so each chunk is asked for in order while the one
-// before it is computed.
+// Keys [begin, end) for kRows rows, in the widest tiles that leave registers free.
 template <class T, int kRows, int kWidest>
-void ValueRows(const ValueProduct& p, Index row) {
-  constexpr Index kChunk = 1 << 14;  // bytes: half of a small L1, the next chunk is the other half
-  const Index keys = HWY_MAX(kChunk / HWY_MAX(BytesOf<T>(p.columns), Index{1}), Index{4});
-  Index begin = 0;
-  do {  // once at least: rescale
-    const Index end = HWY_MIN(begin + keys, p.n);
-    Index col = ValueColumns<T, kRows, kWidest>(p, row, 0, begin, end);
-    if constexpr (kWidest > 2) col = ValueColumns<T, kRows, 2>(p, row, col, begin, end);
-    ValueColumns<T, kRows, 1>(p, row, col, begin, end);
-    begin = end;
-  } while (begin < p.n);
+void ValueRows(const ValueProduct& p, Index row, Index begin, Index end) {
+  Index col = ValueColumns<T, kRows, kWidest>(p, row, 0, begin, end);
+  if constexpr (kWidest > 2) col = ValueColumns<T, kRows, 2>(p, row, col, begin, end);
+  ValueColumns<T, kRows, 1>(p, row, col, begin, end);
 }
 
+// Several tiles read the same keys, each a piece of every row: a chunk of keys at a time, which
+// stays in L1. The CPU's prefetchers follow what is read in order and not such pieces, so each
+// chunk is asked for in order while the one before it is computed.
 inline void ValueProductOf(const ValueProduct& p) {
   ForType(p.v.type, [&](auto t) HWY_ATTR {
     using T = decltype(t);
-    Index row = 0;
-    if constexpr (RAPT_MANY_REGISTERS) {
-      for (; row + 8 <= p.rows; row += 8) ValueRows<T, 8, kTogether<T> == 2 ? 2 : 3>(p, row);
-      for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 4>(p, row);
-    } else {
-      for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 2>(p, row);
-    }
-    for (; row + 2 <= p.rows; row += 2) ValueRows<T, 2, 4>(p, row);
-    for (; row < p.rows; ++row) ValueRows<T, 1, 8>(p, row);
+    constexpr Index kChunk =
+        1 << 14;  // bytes: half of a small L1, the next chunk is the other half
+    const Index keys = HWY_MAX(kChunk / HWY_MAX(BytesOf<T>(p.columns), Index{1}), Index{4});
+    Index begin = 0;
+    do {  // once at least: rescale
+      const Index end = HWY_MIN(begin + keys, p.n);
+      Index row = 0;
+      if constexpr (RAPT_MANY_REGISTERS) {
+        for (; row + 8 <= p.rows; row += 8)
+          ValueRows<T, 8, kTogether<T> == 2 ? 2 : 3>(p, row, begin, end);
+        for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 4>(p, row, begin, end);
+      } else {
+        for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 2>(p, row, begin, end);
+      }
+      for (; row + 2 <= p.rows; row += 2) ValueRows<T, 2, 4>(p, row, begin, end);
+      for (; row < p.rows; ++row) ValueRows<T, 1, 8>(p, row, begin, end);
+      begin = end;
+    } while (begin < p.n);
     if (const Index tail = p.columns % Lanes(); tail != 0) ValueTail<T>(p, p.columns - tail);
   });
 }

@@ -12,8 +12,8 @@ namespace rapt::plan {
 namespace {
 
 const tiles::AttentionAlgorithm* const kAttention[] = {&tiles::kFlashLanes, &tiles::kFlashRows};
-const tiles::GemmAlgorithm* const kGemm[] = {&tiles::kGemmDot, &tiles::kGemmDirect,
-                                             &tiles::kGemmPacked};
+const tiles::GemmAlgorithm* const kGemm[] = {&tiles::kGemmDot, &tiles::kGemmRows,
+                                             &tiles::kGemmDirect, &tiles::kGemmPacked};
 
 // The compiled tile that a config row names; the target's default where the row is of another
 // build.

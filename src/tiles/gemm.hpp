@@ -67,6 +67,7 @@ struct GemmAlgorithm {
 };
 
 extern const GemmAlgorithm kGemmDot;
+extern const GemmAlgorithm kGemmRows;
 extern const GemmAlgorithm kGemmDirect;
 extern const GemmAlgorithm kGemmPacked;
 

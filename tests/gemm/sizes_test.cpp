@@ -192,6 +192,51 @@ TEST(GemmSizes, NaNAndInfinityGoWhereTheyMust) {
   }
 }
 
+double as_double(float x) { return x; }
+double as_double(BFloat16 x) { return to_float(x); }
+
+// Few rows against a b that no cache holds take a way of their own: it must give the bits that the
+// same rows have among twenty others, and these are what the sum says.
+template <class T, class Store>
+void expect_few_rows_like_many(std::int64_t k, std::int64_t n, const Store& store) {
+  constexpr std::int64_t kMany = 20;
+  Tensor<T> b({k, n});
+  Tensor<float> a({kMany, k}), many({kMany, n}), few({kMany, n});
+  Random random(9);
+  b.fill([&](std::int64_t) { return store(static_cast<float>(random.normal())); });
+  a.fill([&](std::int64_t) { return static_cast<float>(random.normal()); });
+  for_each_target([&] {
+    for (const float beta : {0.0f, 1.0f}) {
+      for (const std::int64_t m : {1, 3, 8}) {
+        GemmOptions options;
+        options.alpha = 0.7f;
+        options.beta = beta;
+        many.fill([](std::int64_t i) { return static_cast<float>(i % 7); });
+        few.fill([](std::int64_t i) { return static_cast<float>(i % 7); });
+        gemm(a.view<Row, Inner>(), b.template view<Inner, Column>(), many.view<Row, Column>(),
+             options);
+        gemm({a.data(), {m, k}}, b.template view<Inner, Column>(), {few.data(), {m, n}}, options);
+        ASSERT_EQ(std::memcmp(many.data(), few.data(), static_cast<std::size_t>(m * n) * 4), 0)
+            << m << " rows, beta " << beta;
+      }
+    }
+    for (std::int64_t j = 0; j < n; j += 311) {
+      double sum = static_cast<double>(j % 7), size = sum;  // beta was 1
+      for (std::int64_t x = 0; x < k; ++x) {
+        const double one = 0.7f * double{a[x]} * as_double(b[x * n + j]);
+        sum += one;
+        size += std::abs(one);
+      }
+      EXPECT_NEAR(few[j], sum, 1e-6 * size) << j;
+    }
+  });
+}
+
+TEST(GemmSizes, FewRowsOfALargeMatrix) {
+  expect_few_rows_like_many<float>(2100, 2003, [](float x) { return x; });
+  expect_few_rows_like_many<BFloat16>(2100, 4001, [](float x) { return to_bf16(x); });
+}
+
 TEST(GemmSizes, OffsetsBeyond32Bits) {  // B14, B15
   if (sizeof(void*) < 8) GTEST_SKIP() << "a 32-bit address space";
   constexpr std::int64_t kFar = (std::int64_t{1} << 32) + 4096 + 5;
