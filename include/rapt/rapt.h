@@ -19,7 +19,8 @@
 // - Pointers in arguments and options are used during the call and not kept, unless it is said.
 // - No function aborts or lets an exception out. Where one fails, nothing was written to any array,
 //   except by RAPT_OUT_OF_MEMORY and RAPT_UNKNOWN_ERROR, after which outputs hold anything.
-// - Every function may be called from many threads at once.
+// - Every function may be called from many threads at once, and what is written must not overlap
+//   anything else, unless it is said.
 // - Text is written to `text`, at most `capacity` bytes, always ended by a 0 (unless capacity is
 //   0); *length, where length is not null, is how many bytes all of it has without that 0.
 #ifndef RAPT_RAPT_H
@@ -98,7 +99,7 @@ typedef struct rapt_array {
 
 // A dense array, the last axis contiguous. Reads `rank` extents. Never fails: a wrong rank is
 // refused by the call that gets the array.
-RAPT_API rapt_array rapt_dense(const void* data, rapt_type type, int rank, const int64_t* extents);
+RAPT_API rapt_array rapt_dense(const void* data, int32_t type, int rank, const int64_t* extents);
 
 // ----------------------------------------------------------------------------------- executors
 
@@ -147,16 +148,16 @@ typedef struct rapt_attention_options {
   const rapt_array* tree;  // uint64 [batch..., seq_q, words]
   int64_t tree_keys;
 
-  const rapt_array* mask;  // bool [batch..., heads, seq_q, seq_kv], 1 = attend; 1s are broadcast
-  const rapt_array*
-      bias;  // [batch..., heads, seq_q, seq_kv], -inf = not attended; 1s are broadcast
+  // [batch..., heads, seq_q, seq_kv], broadcast where an extent is 1.
+  const rapt_array* mask;  // bool, 1 = attend
+  const rapt_array* bias;  // added to the score; -inf = not attended
 
   const rapt_array* kv_lengths;     // int32 [batch...]
   const rapt_array* block_table;    // int32 [batch, pages]; k and v are [pages, kv_heads, ...] then
   const rapt_array* cu_seqlens_q;   // int32 [sequences + 1]; q, out, lse have no batch axes then
   const rapt_array* cu_seqlens_kv;  // int32 [sequences + 1]; k, v have no batch axes then
 
-  const rapt_array* k_scales;  // [batch..., kv_heads, seq_kv], of an int8 k; 1s are broadcast
+  const rapt_array* k_scales;  // [batch..., kv_heads, seq_kv], of an int8 k; 1: broadcast
   const rapt_array* v_scales;  // of an int8 v
 
   const rapt_array* lse;          // [batch..., heads, seq_q]: written when given
@@ -195,7 +196,7 @@ typedef struct rapt_plan rapt_plan;
 RAPT_API rapt_status rapt_plan_create(rapt_plan** plan, const rapt_array* q, const rapt_array* k,
                                       const rapt_array* v, const rapt_array* out,
                                       const rapt_attention_options* options);
-// plan may be null.
+// plan may be null, and no thread runs it any more.
 RAPT_API void rapt_plan_destroy(rapt_plan* plan);
 
 // Bytes for a run with the plan's executor, as many workers as it has now.
@@ -287,7 +288,7 @@ RAPT_API rapt_status rapt_append_kv(const rapt_array* k_new, const rapt_array* v
 // f32, bf16 or f16 to int8 with scales [batch..., heads, positions] (written) or int4 without.
 RAPT_API rapt_status rapt_quantize(const rapt_array* from, const rapt_array* to,
                                    const rapt_array* scales, const rapt_executor* executor);
-// And back; 1s in the extents of scales are broadcast.
+// And back; scales are broadcast where an extent is 1.
 RAPT_API rapt_status rapt_dequantize(const rapt_array* from, const rapt_array* scales,
                                      const rapt_array* to, const rapt_executor* executor);
 // Between f32, bf16 and f16.

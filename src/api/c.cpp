@@ -84,7 +84,7 @@ const char* rapt_version(void) {
 
 const char* rapt_last_error(void) { return last_error; }
 
-rapt_array rapt_dense(const void* data, rapt_type type, int rank, const int64_t* extents) {
+rapt_array rapt_dense(const void* data, int32_t type, int rank, const int64_t* extents) {
   rapt_array array{};
   array.data = const_cast<void*>(data);
   array.type = type;

@@ -527,10 +527,12 @@ static void test_sizes(void) {
   want(1);
   rapt_attention_options options = {.size = offsetof(rapt_attention_options, q_offset),
                                     .causal = 1};
-  // What lies behind an old struct is not the library's to read.
-  memset((char*)&options + options.size, 255, sizeof options - options.size);
-  CHECK(rapt_attention(&q, &k, &v, &out, &options) == RAPT_OK);
+  // In memory of its own, so that nothing behind it may be read.
+  rapt_attention_options* older = malloc(options.size);
+  memcpy(older, &options, options.size);
+  CHECK(rapt_attention(&q, &k, &v, &out, older) == RAPT_OK);
   CHECK(as_wanted());
+  free(older);
 
   struct {
     rapt_attention_options known;
@@ -550,21 +552,24 @@ static void test_sizes(void) {
   }
 }
 
-// Compiled callers know these numbers. Fields are added at the end, and nothing else changes.
+// Compiled callers know these numbers: fields are added at the end, and nothing else changes. A
+// struct ends with its last field, or an older caller's padding would be taken for a newer field.
+#define CHECK_LAST(type, field, offset) \
+  CHECK(offsetof(type, field) == (offset) && sizeof(type) == (offset) + sizeof(void*))
 static void test_layout(void) {
   if (sizeof(void*) != 8) return;
   CHECK(sizeof(rapt_array) == 144 && offsetof(rapt_array, strides) == 80);
   CHECK(sizeof(rapt_int4_group) == 18);
-  CHECK(sizeof(rapt_attention_part) == 16);
-  CHECK(offsetof(rapt_executor, parallel_for) == 24);
   CHECK(offsetof(rapt_attention_options, causal) == 36);
   CHECK(offsetof(rapt_attention_options, tree_keys) == 112);
-  CHECK(offsetof(rapt_attention_options, executor) == 192);
-  CHECK(offsetof(rapt_attention_pointers, bias) == 72);
-  CHECK(offsetof(rapt_rotation, frequency_factors) == 48);
-  CHECK(offsetof(rapt_rope_options, executor) == 24);
-  CHECK(offsetof(rapt_append_options, executor) == 64);
-  CHECK(offsetof(rapt_gemm_options, executor) == 40);
+  CHECK_LAST(rapt_attention_options, executor, 192);
+  CHECK_LAST(rapt_attention_part, lse, 8);
+  CHECK_LAST(rapt_attention_pointers, bias, 72);
+  CHECK_LAST(rapt_rotation, frequency_factors, 48);
+  CHECK_LAST(rapt_rope_options, executor, 24);
+  CHECK_LAST(rapt_append_options, executor, 64);
+  CHECK_LAST(rapt_gemm_options, executor, 40);
+  CHECK(offsetof(rapt_executor, parallel_for) == 24 && sizeof(rapt_executor) == 32);
 }
 
 // ----------------------------------------------------------------------------------- the machine

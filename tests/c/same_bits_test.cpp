@@ -4,8 +4,11 @@
 
 #include <deque>
 #include <new>
+#include <string>
 #include <thread>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "rapt/rapt.h"
 #include "rapt/rapt.hpp"
@@ -105,10 +108,34 @@ TEST(C, ComputesTheBitsOfAttention) {
     const rapt_array *q = arrays(data.stored_q()), *k = arrays(data.stored_k()),
                      *v = arrays(data.stored_v()), *to = arrays(data.stored_out());
     same("call", [&] { return rapt_attention(q, k, v, to, &options); });
+    // Planned on other memory, which holds something else.
+    AttentionData planned(c);
+    for (auto* tensor : {&planned.q, &planned.k, &planned.v, &planned.bias}) {
+      tensor->fill([](std::int64_t n) { return static_cast<float>(n % 3); });
+    }
+    planned.mask.fill([](std::int64_t n) { return n % 3 == 0; });
+    const AttentionOptions at_first = planned.options();
+    for (const ScalesView& scales : {at_first.k_scales, at_first.v_scales}) {
+      if (scales) *const_cast<float*>(scales.data()) = -1;
+    }
+    const rapt_attention_options first_options = options_of(at_first, arrays);
+    rapt_attention_pointers pointers{};
+    pointers.size = sizeof(pointers);
+    pointers.q = q->data;
+    pointers.k = k->data;
+    pointers.v = v->data;
+    pointers.out = to->data;
+    pointers.lse = given.lse.data();
+    pointers.k_scales = given.k_scales.data();
+    pointers.v_scales = given.v_scales.data();
+    pointers.mask = given.mask.data();
+    pointers.bias = given.bias.data();
     same("plan", [&] {
       rapt_plan* plan = nullptr;
-      const rapt_status made = rapt_plan_create(&plan, q, k, v, to, &options);
-      const rapt_status ran = made == RAPT_OK ? rapt_plan_run(plan, nullptr, nullptr, 0) : made;
+      const rapt_status made = rapt_plan_create(
+          &plan, arrays(planned.stored_q()), arrays(planned.stored_k()), arrays(planned.stored_v()),
+          arrays(planned.stored_out()), &first_options);
+      const rapt_status ran = made == RAPT_OK ? rapt_plan_run(plan, &pointers, nullptr, 0) : made;
       rapt_plan_destroy(plan);
       return ran;
     });
@@ -229,6 +256,64 @@ TEST(C, AppendsTheBits) {
   EXPECT_EQ(one.v.values(), other.v.values());
   EXPECT_TRUE(same_bits(one.k_scales.values(), other.k_scales.values()));
   EXPECT_TRUE(same_bits(one.v_scales.values(), other.v_scales.values()));
+}
+
+// Every function takes its executor: work for several threads goes to the one that is given.
+TEST(C, RunsOnTheExecutor) {
+  constexpr std::int64_t kHeads = 4, kSeq = 512, kDepth = 64;
+  std::vector<float> a(kHeads * kSeq * kDepth, 0.5f), b(a.size()), lse(kHeads * kSeq);
+  std::vector<std::int8_t> small(a.size());
+  const std::int64_t extents[] = {kHeads, kSeq, kDepth};
+  const rapt_array from = rapt_dense(a.data(), RAPT_F32, 3, extents),
+                   to = rapt_dense(b.data(), RAPT_F32, 3, extents),
+                   int8 = rapt_dense(small.data(), RAPT_INT8, 3, extents),
+                   row = rapt_dense(lse.data(), RAPT_F32, 2, extents);
+  int calls = 0;
+  rapt_executor executor{};
+  executor.size = sizeof(executor);
+  executor.context = &calls;
+  executor.workers = [](void*) { return 2; };
+  executor.parallel_for = [](void* context, std::int64_t tasks, rapt_task task,
+                             const void* task_context) {
+    ++*static_cast<int*>(context);
+    for (std::int64_t i = 0; i < tasks; ++i) task(task_context, i, static_cast<int>(i % 2));
+  };
+  const auto runs = [&](const char* function, rapt_status status) {
+    EXPECT_EQ(status, RAPT_OK) << function << ": " << rapt_last_error();
+    EXPECT_GT(std::exchange(calls, 0), 0) << function;
+  };
+  rapt_attention_options attention{};
+  attention.size = sizeof(attention);
+  attention.executor = &executor;
+  runs("attention", rapt_attention(&from, &from, &from, &to, &attention));
+  rapt_gemm_options gemm{};
+  gemm.size = sizeof(gemm);
+  gemm.executor = &executor;
+  const std::int64_t square[] = {256, 256};
+  const rapt_array matrix = rapt_dense(a.data(), RAPT_F32, 2, square),
+                   product = rapt_dense(b.data(), RAPT_F32, 2, square);
+  runs("gemm", rapt_gemm(&matrix, &matrix, &product, &gemm));
+  const rapt_attention_part parts[] = {{&from, &row}, {&from, &row}};
+  runs("merge", rapt_merge(parts, 2, &to, nullptr, &executor));
+  rapt_rotation rotation{};
+  rotation.size = sizeof(rotation);
+  rotation.dims = kDepth;
+  rapt_rope_options rope{};
+  rope.size = sizeof(rope);
+  rope.executor = &executor;
+  runs("rope", rapt_rope(&from, &to, &rotation, &rope));
+  const std::int32_t none = 0;
+  const rapt_array lengths = rapt_dense(&none, RAPT_INT32, 0, nullptr);
+  std::vector<float> values(a.size());
+  const rapt_array cache = rapt_dense(values.data(), RAPT_F32, 3, extents);
+  rapt_append_options append{};
+  append.size = sizeof(append);
+  append.kv_lengths = &lengths;
+  append.executor = &executor;
+  runs("append_kv", rapt_append_kv(&from, &from, &to, &cache, &append));
+  runs("quantize", rapt_quantize(&from, &int8, &row, &executor));
+  runs("dequantize", rapt_dequantize(&int8, &row, &to, &executor));
+  runs("convert", rapt_convert(&from, &to, &executor));
 }
 
 // A callback, written in C++, that throws.
