@@ -4,7 +4,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 
 default_compiler=clang  # the one place that decides; see README for the measurement behind it
-declare -A cxx=([clang]=clang++-19 [gcc]=g++)
+declare -A cxx=([clang]=clang++-19 [gcc]=g++) cc=([clang]=clang-19 [gcc]=gcc)
 
 # progress "text": one line for each step of $steps.
 steps=0 step=0 started=$SECONDS
@@ -49,12 +49,12 @@ configure() {
   shift 2
   local options=(-Dwerror=true "$@")
   if [[ -n ${cxx[$compiler]:-} ]]; then
-    export CXX=${cxx[$compiler]}
+    export CXX=${cxx[$compiler]} CC=${cc[$compiler]}
   else
-    unset CXX
+    unset CXX CC
     options+=(--cross-file "$compiler")
   fi
-  how="meson $(meson --version) CXX=${CXX:-} ${options[*]} $(cat "$compiler" 2>/dev/null || true)"
+  how="meson $(meson --version) CXX=${CXX:-} CC=${CC:-} ${options[*]} $(cat "$compiler" 2>/dev/null || true)"
   if [[ $(cat "$directory/how" 2>/dev/null) != "$how" ]]; then
     rm -rf "$directory" && mkdir -p "$directory"
     meson setup "$directory" "${options[@]}" >"$directory/log" 2>&1 || { cat "$directory/log"; exit 1; }

@@ -19,7 +19,7 @@
 #include <functional>
 #include <optional>
 
-#include "rapt/export.hpp"
+#include "rapt/export.h"
 #include "rapt/executor.hpp"
 #include "rapt/types.hpp"
 #include "rapt/view.hpp"

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "rapt/attention.hpp"
-#include "rapt/export.hpp"
+#include "rapt/export.h"
 #include "rapt/executor.hpp"
 #include "rapt/rope.hpp"
 

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "rapt/export.hpp"
+#include "rapt/export.h"
 
 namespace rapt {
 

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "rapt/export.hpp"
+#include "rapt/export.h"
 
 namespace rapt {
 

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "rapt/export.hpp"
+#include "rapt/export.h"
 
 namespace rapt {
 

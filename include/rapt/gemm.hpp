@@ -1,7 +1,7 @@
 // The matrix product: c = activation(alpha * a b + beta * c + bias).
 #pragma once
 
-#include "rapt/export.hpp"
+#include "rapt/export.h"
 #include "rapt/executor.hpp"
 #include "rapt/types.hpp"
 #include "rapt/view.hpp"

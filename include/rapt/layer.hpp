@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "rapt/export.hpp"
+#include "rapt/export.h"
 #include "rapt/attention.hpp"
 #include "rapt/gemm.hpp"
 #include "rapt/view.hpp"

@@ -18,7 +18,7 @@
 #include <span>
 
 #include "rapt/attention.hpp"
-#include "rapt/export.hpp"
+#include "rapt/export.h"
 #include "rapt/executor.hpp"
 
 namespace rapt {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "rapt/attention.hpp"
-#include "rapt/export.hpp"
+#include "rapt/export.h"
 
 namespace rapt {
 

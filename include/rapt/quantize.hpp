@@ -11,7 +11,7 @@
 #pragma once
 
 #include "rapt/attention.hpp"
-#include "rapt/export.hpp"
+#include "rapt/export.h"
 #include "rapt/executor.hpp"
 #include "rapt/rows.hpp"
 

@@ -16,7 +16,7 @@
 #include <cstdint>
 
 #include "rapt/attention.hpp"
-#include "rapt/export.hpp"
+#include "rapt/export.h"
 #include "rapt/executor.hpp"
 #include "rapt/rows.hpp"
 

@@ -110,6 +110,11 @@ class AnyView : public View<Byte, Axes...> {
           std::initializer_list<std::int64_t> strides)
       : AnyView(View<T, Axes...>(data, extents, strides)) {}
 
+  // The same from arrays, for callers whose type and rank are known only at run time.
+  AnyView(Type type, Byte* data, const std::int64_t* extents, std::size_t n_extents,
+          const std::int64_t* strides, std::size_t n_strides)
+      : View<Byte, Axes...>(data, extents, n_extents, strides, n_strides), type_(type) {}
+
   Type type() const { return type_; }
 
  protected:

@@ -89,6 +89,17 @@ struct AxisList {
   }
 };
 
+// The strides of a dense array, the last axis contiguous.
+inline void dense_strides(const std::int64_t* extents, int rank, std::int64_t* strides) {
+  std::int64_t stride = 1;
+  for (int i = rank - 1; i >= 0; --i) {
+    strides[i] = stride;
+    // Unsigned, because extents may be hostile: the check of the problem refuses such sizes later.
+    stride = static_cast<std::int64_t>(static_cast<std::uint64_t>(stride) *
+                                       static_cast<std::uint64_t>(extents[i] > 0 ? extents[i] : 1));
+  }
+}
+
 }  // namespace detail
 
 template <class T, class... Axes>
@@ -104,15 +115,7 @@ class View {
   // Dense, the last axis contiguous.
   View(T* data, std::initializer_list<std::int64_t> extents) : data_(data) {
     set_extents(extents.begin(), extents.size());
-    std::int64_t stride = 1;
-    for (int i = rank() - 1; i >= 0; --i) {
-      strides_[i] = stride;
-      // Unsigned, because extents may be hostile: the check of the problem refuses such sizes
-      // later.
-      stride =
-          static_cast<std::int64_t>(static_cast<std::uint64_t>(stride) *
-                                    static_cast<std::uint64_t>(extents_[i] > 0 ? extents_[i] : 1));
-    }
+    detail::dense_strides(extents_.data(), rank(), strides_.data());
   }
 
   // Any strides, in elements, one for each extent.

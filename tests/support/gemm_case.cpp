@@ -142,24 +142,29 @@ GemmOptions GemmData::options() const {
   return options;
 }
 
-void GemmData::restore() {
+GemmOptions GemmData::stored_options() const {
+  GemmOptions given = options();
+  if (int8_b_) given.b_scales = b_scales_.view<Column>();
+  return given;
+}
+
+void GemmData::prepare() {
   c.reset();  // poison: NaN, which beta = 0 must not read
   if (of.beta != 0) c.fill([&](std::int64_t i) { return before_[static_cast<std::size_t>(i)]; });
   c.seal();
 }
 
 void GemmData::run(const Executor* executor) {
-  restore();
-  GemmOptions given = options();
+  prepare();
+  GemmOptions given = stored_options();
   given.executor = executor;
-  if (int8_b_) given.b_scales = b_scales_.view<Column>();
   gemm(a_view(), stored_b(), c_view(), given);
   EXPECT_TRUE(c.gaps_unchanged()) << of.describe();
   for (const auto* tensor : {&a, &b, &bias}) EXPECT_TRUE(tensor->unchanged()) << of.describe();
 }
 
 std::vector<ExpectedGemm> GemmData::expect() {
-  restore();
+  prepare();
   std::vector<ExpectedGemm> expected;
   reference::for_each_batch(c_view(), [&](const reference::Batch& batch) {
     expected.push_back(expect_gemm(batch_element(a_view(), batch), batch_element(b_view(), batch),

@@ -44,8 +44,11 @@ class GemmData {
   GemmOptions options() const;
   AnyView<const std::byte, axis::Inner, axis::Column> stored_b() const;
 
-  // Puts c back to what it was (NaN where beta is 0), calls rapt::gemm, checks that only c was
-  // written.
+  GemmOptions stored_options() const;  // beside stored_b()
+
+  // Puts c back to what it was (NaN where beta is 0).
+  void prepare();
+  // Prepares, calls rapt::gemm, checks that only c was written.
   void run(const Executor* executor = nullptr);
 
   std::vector<ExpectedGemm> expect();  // one for each batch element
@@ -56,7 +59,6 @@ class GemmData {
 
  private:
   GemmData(const GemmCase& from, Random random);
-  void restore();
   std::vector<float> before_;  // c
   std::optional<StoredTensor> stored_b_;
   std::optional<Tensor<std::int8_t>> int8_b_;

@@ -1,0 +1,304 @@
+// The C ABI: each function calls the C++ function of its name.
+#include "rapt/rapt.h"
+
+#include <memory>
+#include <vector>
+
+#include "api/c_arguments.hpp"
+
+namespace rapt::c {
+namespace {
+
+AttentionOptions options_of(const rapt_attention_options& given, const Callbacks& executor) {
+  AttentionOptions o;
+  if (given.scale != nullptr) o.scale = *given.scale;
+  o.softcap = given.softcap;
+  optional(o.alibi_slopes, "alibi_slopes", given.alibi_slopes);
+  optional(o.sinks, "sinks", given.sinks);
+  if (given.q_offset != nullptr) o.q_offset = *given.q_offset;
+  optional(o.q_offsets, "q_offsets", given.q_offsets);
+  o.causal = given.causal != 0;
+  if (given.window_left != nullptr) o.window_left = *given.window_left;
+  if (given.window_right != nullptr) o.window_right = *given.window_right;
+  o.chunk = given.chunk;
+  o.prefix = given.prefix;
+  optional(o.q_segments, "q_segments", given.q_segments);
+  optional(o.kv_segments, "kv_segments", given.kv_segments);
+  optional(o.tree, "tree", given.tree);
+  o.tree_keys = given.tree_keys;
+  optional(o.mask, "mask", given.mask);
+  optional(o.bias, "bias", given.bias);
+  optional(o.kv_lengths, "kv_lengths", given.kv_lengths);
+  optional(o.block_table, "block_table", given.block_table);
+  optional(o.cu_seqlens_q, "cu_seqlens_q", given.cu_seqlens_q);
+  optional(o.cu_seqlens_kv, "cu_seqlens_kv", given.cu_seqlens_kv);
+  optional(o.k_scales, "k_scales", given.k_scales);
+  optional(o.v_scales, "v_scales", given.v_scales);
+  optional(o.lse, "lse", given.lse);
+  o.executor = executor.get();
+  return o;
+}
+
+Rope rope_of(const rapt_rotation& given) {
+  Rope r;
+  r.dims = given.dims;
+  if (given.base != nullptr) r.base = *given.base;
+  r.pairing = static_cast<Pairing>(given.pairing);
+  if (given.position_scale != nullptr) r.position_scale = *given.position_scale;
+  optional(r.frequency_factors, "rope.frequency_factors", given.frequency_factors);
+  if (given.magnitude != nullptr) r.magnitude = *given.magnitude;
+  return r;
+}
+
+static_assert(RAPT_HALF == static_cast<int>(Pairing::half));
+static_assert(RAPT_RELU == static_cast<int>(Activation::relu));
+static_assert(RAPT_GELU == static_cast<int>(Activation::gelu));
+
+// Calls call(q, k, v, out, options), as attention() has them.
+template <class Call>
+void with_attention(const rapt_array* q, const rapt_array* k, const rapt_array* v,
+                    const rapt_array* out, const rapt_attention_options& options,
+                    const Callbacks& executor, const Call& call) {
+  call(required<AnyQ>("q", q), required<AnyK>("k", k), required<AnyV>("v", v),
+       required<AnyOut>("out", out), options_of(options, executor));
+}
+
+}  // namespace
+}  // namespace rapt::c
+
+using namespace rapt;     // NOLINT(google-build-using-namespace)
+using namespace rapt::c;  // NOLINT(google-build-using-namespace)
+
+struct rapt_plan {
+  Callbacks executor;  // at one address: the plan points to it
+  std::unique_ptr<const AttentionPlan> plan;
+};
+
+#define RAPT_TEXT_OF(x) #x
+#define RAPT_DOTTED(major, minor, patch) \
+  RAPT_TEXT_OF(major) "." RAPT_TEXT_OF(minor) "." RAPT_TEXT_OF(patch)
+
+const char* rapt_version(void) {
+  return RAPT_DOTTED(RAPT_VERSION_MAJOR, RAPT_VERSION_MINOR, RAPT_VERSION_PATCH);
+}
+
+const char* rapt_last_error(void) { return last_error; }
+
+rapt_array rapt_dense(const void* data, int32_t type, int rank, const int64_t* extents) {
+  rapt_array array{};
+  array.data = const_cast<void*>(data);
+  array.type = type;
+  array.rank = rank;
+  if (rank < 0 || rank > RAPT_MAX_AXES) return array;
+  std::copy_n(extents, rank, array.extents);
+  detail::dense_strides(extents, rank, array.strides);
+  return array;
+}
+
+const rapt_executor* rapt_serial_executor(void) {
+  static const rapt_executor serial = {
+      sizeof(rapt_executor), nullptr, [](void*) { return serial_executor().workers(); },
+      [](void*, int64_t tasks, rapt_task task, const void* task_context) {
+        serial_executor().parallel_for(tasks, task, task_context);
+      }};
+  return &serial;
+}
+
+rapt_status rapt_attention(const rapt_array* q, const rapt_array* k, const rapt_array* v,
+                           const rapt_array* out, const rapt_attention_options* options) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    with_attention(q, k, v, out, given, Callbacks(given.executor),
+                   [](const auto&... arguments) { attention(arguments...); });
+  });
+}
+
+rapt_status rapt_salience_map(const rapt_array* q, const rapt_array* k, const rapt_array* salience,
+                              const rapt_attention_options* options, rapt_row_activation activation,
+                              void* context) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    const Callbacks executor(given.executor);
+    RowActivation row;
+    if (activation != nullptr)
+      row = [=](double* scores, int64_t n) { activation(context, scores, n); };
+    salience_map(required<QView>("q", q), required<KView>("k", k),
+                 required<View<float, axis::Head, axis::Query, axis::Key>>("salience", salience),
+                 options_of(given, executor), row);
+  });
+}
+
+rapt_status rapt_explain(const rapt_array* q, const rapt_array* k, const rapt_array* v,
+                         const rapt_array* out, const rapt_attention_options* options, char* text,
+                         size_t capacity, size_t* length) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    with_attention(q, k, v, out, given, Callbacks(given.executor), [&](const auto&... arguments) {
+      write_text(explain(arguments...).text(), text, capacity, length);
+    });
+  });
+}
+
+rapt_status rapt_plan_create(rapt_plan** plan, const rapt_array* q, const rapt_array* k,
+                             const rapt_array* v, const rapt_array* out,
+                             const rapt_attention_options* options) {
+  return guarded([&] {
+    must("plan", plan) = nullptr;
+    const auto given = known("options", options);
+    auto made = std::make_unique<rapt_plan>(Callbacks(given.executor), nullptr);
+    with_attention(q, k, v, out, given, made->executor, [&](const auto&... arguments) {
+      made->plan = std::make_unique<const AttentionPlan>(arguments...);
+    });
+    *plan = made.release();
+  });
+}
+
+void rapt_plan_destroy(rapt_plan* plan) { delete plan; }
+
+rapt_status rapt_plan_workspace_bytes(const rapt_plan* plan, size_t* bytes) {
+  return guarded([&] { must("bytes", bytes) = must("plan", plan).plan->workspace_bytes(); });
+}
+
+rapt_status rapt_plan_run(const rapt_plan* plan, const rapt_attention_pointers* pointers,
+                          void* workspace, size_t bytes) {
+  return guarded([&] {
+    const auto given = known("pointers", pointers);
+    AttentionPointers p;
+    p.q = given.q;
+    p.k = given.k;
+    p.v = given.v;
+    p.out = given.out;
+    p.lse = given.lse;
+    p.k_scales = given.k_scales;
+    p.v_scales = given.v_scales;
+    p.mask = static_cast<const bool*>(given.mask);
+    p.bias = given.bias;
+    must("plan", plan).plan->run(p, workspace, bytes);
+  });
+}
+
+rapt_status rapt_plan_explain(const rapt_plan* plan, char* text, size_t capacity, size_t* length) {
+  return guarded(
+      [&] { write_text(must("plan", plan).plan->explain().text(), text, capacity, length); });
+}
+
+rapt_status rapt_merge(const rapt_attention_part* parts, size_t n, const rapt_array* out,
+                       const rapt_array* lse, const rapt_executor* executor) {
+  return guarded([&] {
+    std::vector<AttentionPart> all;
+    for (size_t i = 0; i < n; ++i) {
+      const std::string name = "parts[" + std::to_string(i) + "]";
+      const rapt_attention_part& part = (&must("parts", parts))[i];
+      all.push_back({required<AnyOutRead>((name + ".out").c_str(), part.out),
+                     required<LseRead>((name + ".lse").c_str(), part.lse)});
+    }
+    LseView lse_view;
+    optional(lse_view, "lse", lse);
+    const Callbacks callbacks(executor);
+    merge(all, required<AnyOut>("out", out), lse_view, {callbacks.get()});
+  });
+}
+
+rapt_status rapt_rope(const rapt_array* x, const rapt_array* out, const rapt_rotation* rope,
+                      const rapt_rope_options* options) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    const Callbacks executor(given.executor);
+    RopeOptions o;
+    optional(o.first_positions, "first_positions", given.first_positions);
+    optional(o.positions, "positions", given.positions);
+    o.executor = executor.get();
+    rapt::rope(required<AnyRows>("x", x), required<AnyRowsOut>("out", out),
+               rope_of(known("rope", &must("rope", rope))), o);
+  });
+}
+
+rapt_status rapt_append_kv(const rapt_array* k_new, const rapt_array* v_new,
+                           const rapt_array* k_cache, const rapt_array* v_cache,
+                           const rapt_append_options* options) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    const Callbacks executor(given.executor);
+    AppendOptions o;
+    optional(o.kv_lengths, "kv_lengths", given.kv_lengths);
+    optional(o.cu_seqlens_new, "cu_seqlens_new", given.cu_seqlens_new);
+    optional(o.block_table, "block_table", given.block_table);
+    optional(o.k_scales, "k_scales", given.k_scales);
+    optional(o.v_scales, "v_scales", given.v_scales);
+    o.rope = rope_of(known("rope", given.rope));
+    optional(o.positions, "positions", given.positions);
+    o.executor = executor.get();
+    append_kv(required<AnyK>("k_new", k_new), required<AnyV>("v_new", v_new),
+              required<AnyKCache>("k_cache", k_cache), required<AnyVCache>("v_cache", v_cache), o);
+  });
+}
+
+rapt_status rapt_quantize(const rapt_array* from, const rapt_array* to, const rapt_array* scales,
+                          const rapt_executor* executor) {
+  return guarded([&] {
+    CacheScales scales_view;
+    optional(scales_view, "scales", scales);
+    quantize(required<AnyRows>("from", from), required<AnyRowsOut>("to", to), scales_view,
+             Callbacks(executor).get());
+  });
+}
+
+rapt_status rapt_dequantize(const rapt_array* from, const rapt_array* scales, const rapt_array* to,
+                            const rapt_executor* executor) {
+  return guarded([&] {
+    ScalesView scales_view;
+    optional(scales_view, "scales", scales);
+    dequantize(required<AnyRows>("from", from), scales_view, required<AnyRowsOut>("to", to),
+               Callbacks(executor).get());
+  });
+}
+
+rapt_status rapt_convert(const rapt_array* from, const rapt_array* to,
+                         const rapt_executor* executor) {
+  return guarded([&] {
+    convert(required<AnyRows>("from", from), required<AnyRowsOut>("to", to),
+            Callbacks(executor).get());
+  });
+}
+
+rapt_status rapt_gemm(const rapt_array* a, const rapt_array* b, const rapt_array* c,
+                      const rapt_gemm_options* options) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    const Callbacks executor(given.executor);
+    GemmOptions o;
+    if (given.alpha != nullptr) o.alpha = *given.alpha;
+    o.beta = given.beta;
+    optional(o.bias, "bias", given.bias);
+    optional(o.b_scales, "b_scales", given.b_scales);
+    o.activation = static_cast<Activation>(given.activation);
+    o.executor = executor.get();
+    gemm(required<View<const float, axis::Row, axis::Inner>>("a", a),
+         required<AnyView<const std::byte, axis::Inner, axis::Column>>("b", b),
+         required<View<float, axis::Row, axis::Column>>("c", c), o);
+  });
+}
+
+rapt_status rapt_targets(char* text, size_t capacity, size_t* length) {
+  return guarded([&] {
+    std::string all;
+    for (const std::string& name : targets()) all += (all.empty() ? "" : ",") + name;
+    write_text(all, text, capacity, length);
+  });
+}
+
+rapt_status rapt_target(char* text, size_t capacity, size_t* length) {
+  return guarded([&] { write_text(target(), text, capacity, length); });
+}
+
+rapt_status rapt_set_target(const char* name) {
+  return guarded([&] { set_target(&must("name", name)); });
+}
+
+rapt_status rapt_load_config(const char* text) {
+  return guarded([&] { load_config(&must("text", text)); });
+}
+
+rapt_status rapt_config_text(char* text, size_t capacity, size_t* length) {
+  return guarded([&] { write_text(config_text(), text, capacity, length); });
+}

@@ -1,0 +1,353 @@
+// What C asks for is what C++ asks for: the same bits, with every option carried over. And nothing
+// is thrown out of a C function, nor is one thread told what went wrong on another.
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <new>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "rapt/rapt.h"
+#include "rapt/rapt.hpp"
+#include "support/attention_case.hpp"
+#include "support/gemm_case.hpp"
+#include "support/ways.hpp"
+
+namespace rapt::tests {
+namespace {
+
+using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
+
+template <class T>
+constexpr std::int32_t code_of() {
+  if constexpr (std::is_same_v<T, bool>) return RAPT_BOOL;
+  if constexpr (std::is_same_v<T, std::int32_t>) return RAPT_INT32;
+  if constexpr (std::is_same_v<T, std::uint64_t>) return RAPT_UINT64;
+  return static_cast<std::int32_t>(type_of<T>());
+}
+
+// Views as arrays of C, which live as long as this does.
+class Arrays {
+ public:
+  template <class T, class... Axes>
+  const rapt_array* operator()(const View<T, Axes...>& view) {
+    return keep(view, code_of<std::remove_const_t<T>>());
+  }
+  template <class Byte, class... Axes>
+  const rapt_array* operator()(const AnyView<Byte, Axes...>& view) {
+    return keep(view, static_cast<std::int32_t>(view.type()));
+  }
+
+ private:
+  template <class T, class... Axes>
+  const rapt_array* keep(const View<T, Axes...>& view, std::int32_t type) {
+    rapt_array array{};
+    array.data = const_cast<void*>(static_cast<const void*>(view.data()));
+    array.type = type;
+    const auto axis = [&](std::int64_t extent, std::int64_t stride) {
+      array.extents[array.rank] = extent;
+      array.strides[array.rank++] = stride;
+    };
+    for (int i = 0; i < view.batch_axes(); ++i) axis(view.batch_extent(i), view.batch_stride(i));
+    (axis(view.template extent<Axes>(), view.template stride<Axes>()), ...);
+    return &arrays_.emplace_back(array);
+  }
+  std::deque<rapt_array> arrays_;
+};
+
+// Points to `options`.
+rapt_attention_options options_of(const AttentionOptions& options, Arrays& arrays) {
+  rapt_attention_options c{};
+  c.size = sizeof(c);
+  c.scale = options.scale ? &*options.scale : nullptr;
+  c.alibi_slopes = arrays(options.alibi_slopes);
+  c.sinks = arrays(options.sinks);
+  c.softcap = options.softcap;
+  c.causal = options.causal;
+  c.q_offset = options.q_offset ? &*options.q_offset : nullptr;
+  c.q_offsets = arrays(options.q_offsets);
+  c.window_left = &options.window_left;
+  c.window_right = &options.window_right;
+  c.chunk = options.chunk;
+  c.prefix = options.prefix;
+  c.q_segments = arrays(options.q_segments);
+  c.kv_segments = arrays(options.kv_segments);
+  c.tree = arrays(options.tree);
+  c.tree_keys = options.tree_keys;
+  c.mask = arrays(options.mask);
+  c.bias = arrays(options.bias);
+  c.kv_lengths = arrays(options.kv_lengths);
+  c.block_table = arrays(options.block_table);
+  c.cu_seqlens_q = arrays(options.cu_seqlens_q);
+  c.cu_seqlens_kv = arrays(options.cu_seqlens_kv);
+  c.k_scales = arrays(options.k_scales);
+  c.v_scales = arrays(options.v_scales);
+  c.lse = arrays(options.lse);
+  return c;
+}
+
+TEST(C, ComputesTheBitsOfAttention) {
+  Seeds(71, cases(600)).for_each([](std::uint64_t seed) {
+    const AttentionCase c = AttentionCase::random(seed);
+    AttentionData data(c);
+    data.run();
+    const std::vector<float> out = data.out.values(), lse = data.lse.values();
+    const auto same = [&](const char* way, const auto& run) {
+      data.prepare();
+      ASSERT_EQ(run(), RAPT_OK) << way << ", " << c.describe() << ": " << rapt_last_error();
+      data.finish();
+      EXPECT_TRUE(same_bits(out, data.out.values())) << way << ", " << c.describe();
+      EXPECT_TRUE(same_bits(lse, data.lse.values())) << way << ", " << c.describe();
+    };
+    Arrays arrays;
+    const AttentionOptions given = data.options();
+    const rapt_attention_options options = options_of(given, arrays);
+    const rapt_array *q = arrays(data.stored_q()), *k = arrays(data.stored_k()),
+                     *v = arrays(data.stored_v()), *to = arrays(data.stored_out());
+    same("call", [&] { return rapt_attention(q, k, v, to, &options); });
+    // Planned on other memory, which holds something else.
+    AttentionData planned(c);
+    for (auto* tensor : {&planned.q, &planned.k, &planned.v, &planned.bias}) {
+      tensor->fill([](std::int64_t n) { return static_cast<float>(n % 3); });
+    }
+    planned.mask.fill([](std::int64_t n) { return n % 3 == 0; });
+    const AttentionOptions at_first = planned.options();
+    for (const ScalesView& scales : {at_first.k_scales, at_first.v_scales}) {
+      if (scales) *const_cast<float*>(scales.data()) = -1;
+    }
+    const rapt_attention_options first_options = options_of(at_first, arrays);
+    rapt_attention_pointers pointers{};
+    pointers.size = sizeof(pointers);
+    pointers.q = q->data;
+    pointers.k = k->data;
+    pointers.v = v->data;
+    pointers.out = to->data;
+    pointers.lse = given.lse.data();
+    pointers.k_scales = given.k_scales.data();
+    pointers.v_scales = given.v_scales.data();
+    pointers.mask = given.mask.data();
+    pointers.bias = given.bias.data();
+    same("plan", [&] {
+      rapt_plan* plan = nullptr;
+      const rapt_status made = rapt_plan_create(
+          &plan, arrays(planned.stored_q()), arrays(planned.stored_k()), arrays(planned.stored_v()),
+          arrays(planned.stored_out()), &first_options);
+      const rapt_status ran = made == RAPT_OK ? rapt_plan_run(plan, &pointers, nullptr, 0) : made;
+      rapt_plan_destroy(plan);
+      return ran;
+    });
+    std::string text(1 << 16, ' ');
+    std::size_t length = 0;
+    ASSERT_EQ(rapt_explain(q, k, v, to, &options, text.data(), text.size(), &length), RAPT_OK);
+    text.resize(length);
+    EXPECT_EQ(text,
+              explain(data.stored_q(), data.stored_k(), data.stored_v(), data.stored_out(), given)
+                  .text());
+  });
+}
+
+TEST(C, ComputesTheBitsOfTheMatrixProduct) {
+  Seeds(72, cases(300)).for_each([](std::uint64_t seed) {
+    GemmCase g = GemmCase::random(seed);
+    GemmData data(g);
+    data.run();
+    const std::vector<float> c = data.c.values();
+    const GemmOptions given = data.stored_options();
+    Arrays arrays;
+    rapt_gemm_options options{};
+    options.size = sizeof(options);
+    options.alpha = &given.alpha;
+    options.beta = given.beta;
+    options.bias = arrays(given.bias);
+    options.b_scales = arrays(given.b_scales);
+    options.activation = static_cast<std::int32_t>(given.activation);
+    data.prepare();
+    ASSERT_EQ(
+        rapt_gemm(arrays(data.a_view()), arrays(data.stored_b()), arrays(data.c_view()), &options),
+        RAPT_OK)
+        << rapt_last_error();
+    EXPECT_TRUE(same_bits(c, data.c.values())) << g.describe();
+  });
+}
+
+// Keys that are rotated, with every number of a rotation other than its default.
+struct Turned {
+  Turned() {
+    x.fill([](std::int64_t n) { return static_cast<float>(n % 23) / 8 - 1; });
+    factors.fill([](std::int64_t n) { return 1 + static_cast<float>(n) / 4; });
+    positions.fill([](std::int64_t n) { return static_cast<std::int32_t>(n * 5 % 7); });
+    rope.dims = 12;
+    rope.base = 500;
+    rope.pairing = Pairing::half;
+    rope.position_scale = 0.5f;
+    rope.magnitude = 1.25f;
+    rope.frequency_factors = factors.view<Pair>();
+    rotation.size = sizeof(rotation);
+    rotation.dims = rope.dims;
+    rotation.base = &rope.base;
+    rotation.pairing = RAPT_HALF;
+    rotation.position_scale = &rope.position_scale;
+    rotation.magnitude = &rope.magnitude;
+    rotation.frequency_factors = arrays(rope.frequency_factors);
+  }
+  Tensor<float> x{{2, 3, 4, 16}}, factors{{6}};
+  Tensor<std::int32_t> positions{{2, 4}};
+  Arrays arrays;
+  Rope rope;
+  rapt_rotation rotation{};
+};
+
+TEST(C, ComputesTheBitsOfARotation) {
+  Turned t;
+  Tensor<float> one({2, 3, 4, 16}), other({2, 3, 4, 16});
+  rope(t.x.view<Head, Query, DepthK>(), one.view<Head, Query, DepthK>(), t.rope,
+       {.positions = t.positions.view<Position>()});
+  rapt_rope_options options{};
+  options.size = sizeof(options);
+  options.positions = t.arrays(t.positions.view<Position>());
+  ASSERT_EQ(rapt_rope(t.arrays(t.x.view<Head, Query, DepthK>()),
+                      t.arrays(other.view<Head, Query, DepthK>()), &t.rotation, &options),
+            RAPT_OK)
+      << rapt_last_error();
+  EXPECT_TRUE(same_bits(one.values(), other.values()));
+}
+
+// Packed, rotated at given positions, into pages of int8.
+TEST(C, AppendsTheBits) {
+  Turned t;
+  const std::int32_t lengths[] = {1, 3}, boundaries[] = {0, 3, 4}, table[] = {4, 1, 0, 2};
+  const KView x(t.x.data(), {3, 4, 16});
+  AppendOptions given;
+  given.kv_lengths = {lengths, {2}};
+  given.cu_seqlens_new = {boundaries, {3}};
+  given.block_table = {table, {2, 2}};
+  given.rope = t.rope;
+  const PositionsView both = t.positions.view<Position>();
+  given.positions = {both.data(), {4}};
+  struct Cache {
+    Tensor<std::int8_t> k{{5, 3, 2, 16}}, v{{5, 3, 2, 16}};
+    Tensor<float> k_scales{{5, 3, 2}}, v_scales{{5, 3, 2}};
+  } one, other;
+  const auto into = [&](Cache& cache) {
+    given.k_scales = cache.k_scales.view<KvHead, Key>();
+    given.v_scales = cache.v_scales.view<KvHead, Key>();
+  };
+  into(one);
+  append_kv(x, VView(x.data(), {3, 4, 16}), one.k.view<KvHead, Key, DepthK>(),
+            one.v.view<KvHead, Key, DepthV>(), given);
+  into(other);
+  rapt_append_options options{};
+  options.size = sizeof(options);
+  options.kv_lengths = t.arrays(given.kv_lengths);
+  options.cu_seqlens_new = t.arrays(given.cu_seqlens_new);
+  options.block_table = t.arrays(given.block_table);
+  options.k_scales = t.arrays(given.k_scales);
+  options.v_scales = t.arrays(given.v_scales);
+  options.rope = &t.rotation;
+  options.positions = t.arrays(given.positions);
+  ASSERT_EQ(rapt_append_kv(t.arrays(x), t.arrays(x), t.arrays(other.k.view<KvHead, Key, DepthK>()),
+                           t.arrays(other.v.view<KvHead, Key, DepthV>()), &options),
+            RAPT_OK)
+      << rapt_last_error();
+  EXPECT_EQ(one.k.values(), other.k.values());
+  EXPECT_EQ(one.v.values(), other.v.values());
+  EXPECT_TRUE(same_bits(one.k_scales.values(), other.k_scales.values()));
+  EXPECT_TRUE(same_bits(one.v_scales.values(), other.v_scales.values()));
+}
+
+// Every function takes its executor: work for several threads goes to the one that is given.
+TEST(C, RunsOnTheExecutor) {
+  constexpr std::int64_t kHeads = 4, kSeq = 512, kDepth = 64;
+  std::vector<float> a(kHeads * kSeq * kDepth, 0.5f), b(a.size()), lse(kHeads * kSeq);
+  std::vector<std::int8_t> small(a.size());
+  const std::int64_t extents[] = {kHeads, kSeq, kDepth};
+  const rapt_array from = rapt_dense(a.data(), RAPT_F32, 3, extents),
+                   to = rapt_dense(b.data(), RAPT_F32, 3, extents),
+                   int8 = rapt_dense(small.data(), RAPT_INT8, 3, extents),
+                   row = rapt_dense(lse.data(), RAPT_F32, 2, extents);
+  int calls = 0;
+  rapt_executor executor{};
+  executor.size = sizeof(executor);
+  executor.context = &calls;
+  executor.workers = [](void*) { return 2; };
+  executor.parallel_for = [](void* context, std::int64_t tasks, rapt_task task,
+                             const void* task_context) {
+    ++*static_cast<int*>(context);
+    for (std::int64_t i = 0; i < tasks; ++i) task(task_context, i, static_cast<int>(i % 2));
+  };
+  const auto runs = [&](const char* function, rapt_status status) {
+    EXPECT_EQ(status, RAPT_OK) << function << ": " << rapt_last_error();
+    EXPECT_GT(std::exchange(calls, 0), 0) << function;
+  };
+  rapt_attention_options attention{};
+  attention.size = sizeof(attention);
+  attention.executor = &executor;
+  runs("attention", rapt_attention(&from, &from, &from, &to, &attention));
+  rapt_gemm_options gemm{};
+  gemm.size = sizeof(gemm);
+  gemm.executor = &executor;
+  const std::int64_t square[] = {256, 256};
+  const rapt_array matrix = rapt_dense(a.data(), RAPT_F32, 2, square),
+                   product = rapt_dense(b.data(), RAPT_F32, 2, square);
+  runs("gemm", rapt_gemm(&matrix, &matrix, &product, &gemm));
+  const rapt_attention_part parts[] = {{&from, &row}, {&from, &row}};
+  runs("merge", rapt_merge(parts, 2, &to, nullptr, &executor));
+  rapt_rotation rotation{};
+  rotation.size = sizeof(rotation);
+  rotation.dims = kDepth;
+  rapt_rope_options rope{};
+  rope.size = sizeof(rope);
+  rope.executor = &executor;
+  runs("rope", rapt_rope(&from, &to, &rotation, &rope));
+  const std::int32_t none = 0;
+  const rapt_array lengths = rapt_dense(&none, RAPT_INT32, 0, nullptr);
+  std::vector<float> values(a.size());
+  const rapt_array cache = rapt_dense(values.data(), RAPT_F32, 3, extents);
+  rapt_append_options append{};
+  append.size = sizeof(append);
+  append.kv_lengths = &lengths;
+  append.executor = &executor;
+  runs("append_kv", rapt_append_kv(&from, &from, &to, &cache, &append));
+  runs("quantize", rapt_quantize(&from, &int8, &row, &executor));
+  runs("dequantize", rapt_dequantize(&int8, &row, &to, &executor));
+  runs("convert", rapt_convert(&from, &to, &executor));
+}
+
+// A callback, written in C++, that throws.
+template <class T>
+rapt_status run_with() {
+  const float x = 1;
+  float y = 0;
+  const std::int64_t extents[] = {1, 1, 1};
+  const rapt_array in = rapt_dense(&x, RAPT_F32, 3, extents),
+                   out = rapt_dense(&y, RAPT_F32, 3, extents);
+  const auto thrower = [](void*, double*, std::int64_t) { throw T(); };
+  return rapt_salience_map(&in, &in, &out, nullptr, thrower, nullptr);
+}
+
+TEST(C, LetsNothingThrownOut) {
+  EXPECT_EQ(run_with<std::bad_alloc>(), RAPT_OUT_OF_MEMORY);
+  EXPECT_STREQ(rapt_last_error(), "out of memory");
+  EXPECT_EQ(run_with<int>(), RAPT_UNKNOWN_ERROR);
+}
+
+TEST(C, TellsEachThreadItsOwnError) {
+  ASSERT_EQ(rapt_set_target("here"), RAPT_UNKNOWN_TARGET);
+  std::thread([] {
+    EXPECT_STREQ(rapt_last_error(), "");
+    EXPECT_EQ(rapt_set_target("there"), RAPT_UNKNOWN_TARGET);
+  }).join();
+  EXPECT_NE(std::string(rapt_last_error()).find("here is"), std::string::npos);
+}
+
+// A sentence of any length is cut where there is no more room for it.
+TEST(C, KeepsTheBeginningOfALongSentence) {
+  ASSERT_EQ(rapt_set_target(std::string(5000, 'x').c_str()), RAPT_UNKNOWN_TARGET);
+  EXPECT_EQ(std::string(rapt_last_error()).substr(0, 15), "ISA target xxxx");
+}
+
+}  // namespace
+}  // namespace rapt::tests
