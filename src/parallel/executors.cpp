@@ -5,6 +5,7 @@
 #include <oneapi/tbb/info.h>
 #include <oneapi/tbb/parallel_for.h>
 #include <oneapi/tbb/task_arena.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
@@ -31,9 +32,18 @@ struct KeepErrno {
   ~KeepErrno() { errno = value; }
 };
 
+// oneTBB's threads do not follow a process into its child, and one that was just falling asleep
+// leaves a lock held there for ever. So a child whose parent has used oneTBB does not.
+std::atomic<bool> in_child{false};
+void watch_forks() {
+  [[maybe_unused]] static const int watching =
+      pthread_atfork(nullptr, nullptr, [] { in_child.store(true, std::memory_order_relaxed); });
+}
+
 class Tbb final : public Executor {
  public:
   int workers() const override {
+    if (in_child.load(std::memory_order_relaxed)) return 1;
     const KeepErrno keep_errno;
     const int arena = tbb::this_task_arena::max_concurrency();
     // Whoever made an arena of another size knows what it is for.
@@ -46,6 +56,7 @@ class Tbb final : public Executor {
   void parallel_for(std::int64_t tasks, Task task, const void* context) const override {
     const int pullers = static_cast<int>(std::min<std::int64_t>(tasks, workers()));
     if (pullers <= 1) return serial_executor().parallel_for(tasks, task, context);
+    watch_forks();
     const KeepErrno keep_errno;
     std::atomic<std::int64_t> next{0};
     const auto pull = [&](int worker) {

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cfenv>
+#include <chrono>
 #include <clocale>
 #include <cstring>
 
@@ -138,9 +139,13 @@ TEST(Fork, AChildComputesWhatItsParentDid) {  // B11
   Work work;
   work.run();  // the threads are there
   const std::vector<float> bits = work.bits();
-  for (std::int64_t i = cases(30); i > 0; --i) {
+  for (std::int64_t i = cases(300); i > 0; --i) {
+    // In the 200 us after a call oneTBB's threads fall asleep, and hold locks.
+    const auto begin = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - begin < std::chrono::microseconds(i % 200)) {
+    }
     ASSERT_TRUE(in_a_child([&] {
-      work.run(i % 2 == 0 ? nullptr : &serial_executor());
+      work.run(i % 10 == 0 ? &serial_executor() : nullptr);
       return static_cast<bool>(same_bits(bits, work.bits()));
     })) << "a child hung, crashed or computed something else";
     work.run();  // and the parent goes on
