@@ -44,7 +44,7 @@ struct Explanation {
   // Tiles of rows x keys: nobody attends a skipped one; a masked one takes the path with mask work.
   std::int64_t tiles = 0, skipped_tiles = 0, masked_tiles = 0;
   double flops = 0;  // of the products over the tiles that are not skipped
-  double bytes = 0;  // q, k, v and out, each once, what is shared too
+  double bytes = 0;  // q, k, v and out, each once; so are keys that are shared
 
   RAPT_API std::string text() const;  // all of it, in lines
 };

@@ -30,7 +30,6 @@ struct TileProduct {
   const float* beta;  // [NR], or null: c is overwritten and never read
 };
 
-// c[r, col] = sum_x a[r, x] b[col, x]
 // Rows of a matrix, each contiguous: at equal distances, or anywhere.
 struct StoredRows {
   const std::byte* first = nullptr;
@@ -39,6 +38,7 @@ struct StoredRows {
   Type type = Type::f32;              // int4: only where lanes <= 16
 };
 
+// c[r, col] = alpha * b_scale[col] * sum_x a[r, x] b[col, x] + beta * c[r, col]
 struct DotProduct {
   const float* a;  // a[r * a_row + x]
   Index a_row;
@@ -51,8 +51,10 @@ struct DotProduct {
   const float* beta;  // one value for all, or null: c is overwritten and never read
 };
 
-// One block of the online softmax, on scores whose rows lie in lanes or along vectors.
-// Lanes: s is [n, NR], each column is one row of attention. Rows: s is [rows, n], each row is one.
+// Bytes of v that value_product reads at a time: half of a small L1. It asks for the next ones
+// meanwhile, and its caller for the first.
+inline constexpr Index kValueChunk = 1 << 14;
+
 // out[r, x] = out[r, x] * rescale[r] + sum_j p[r, j] v[j][x]
 struct ValueProduct {
   const float* p;  // p[r * p_row + j]
@@ -64,6 +66,8 @@ struct ValueProduct {
   Index rows, n, columns;
 };
 
+// One block of the online softmax, on scores whose rows lie in lanes or along vectors.
+// Lanes: s is [n, NR], each column is one row of attention. Rows: s is [rows, n], each row is one.
 struct SoftmaxStep {
   float* s;  // in: scores; out: p = exp(score - maximum so far)
   const float*

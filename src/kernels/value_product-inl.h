@@ -138,9 +138,7 @@ void ValueRows(const ValueProduct& p, Index row, Index begin, Index end) {
 inline void ValueProductOf(const ValueProduct& p) {
   ForType(p.v.type, [&](auto t) HWY_ATTR {
     using T = decltype(t);
-    constexpr Index kChunk =
-        1 << 14;  // bytes: half of a small L1, the next chunk is the other half
-    const Index keys = HWY_MAX(kChunk / HWY_MAX(BytesOf<T>(p.columns), Index{1}), Index{4});
+    const Index keys = HWY_MAX(kValueChunk / HWY_MAX(BytesOf<T>(p.columns), Index{1}), Index{4});
     Index begin = 0;
     do {  // once at least: rescale
       const Index end = HWY_MIN(begin + keys, p.n);

@@ -76,8 +76,8 @@ Index workspace(const AttentionProblem& p, const AttentionPlan& plan, const Cut&
 // Asks for the values that value_product reads first: while it computes some, it asks for the next,
 // and these come while the product of the keys is computed.
 void ask_for_first(const StoredRows& v, Index keys, Index row_bytes) {
-  constexpr Index kBytes = 1 << 14, kLine = 64;
-  for (Index j = 0; j < keys && j * row_bytes < kBytes; ++j) {
+  constexpr Index kLine = 64;
+  for (Index j = 0; j < keys && j * row_bytes < kernels::kValueChunk; ++j) {
     for (Index at = 0; at < row_bytes; at += kLine) __builtin_prefetch(row_at(v, j) + at, 0, 2);
   }
 }

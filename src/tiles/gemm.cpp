@@ -82,8 +82,7 @@ void finish_block(const GemmPlan& plan, const GemmBlock& block) {
   // In the user's orientation.
   Index rows = block.rows, columns = block.columns, first_column = block.column;
   Index row_stride = p.c.row_stride, column_stride = p.c.column_stride;
-  float* c =
-      p.batch.element(p.c, block.batch) + block.row * row_stride + block.column * column_stride;
+  float* c = place_c(p, block);
   if (p.transposed) {
     std::swap(rows, columns);
     std::swap(row_stride, column_stride);

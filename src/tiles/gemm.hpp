@@ -79,6 +79,15 @@ struct GemmBlock {
 };
 GemmBlock block_of(const GemmPlan& plan, Index unit, Index row_block);
 
+// Where its first element lies, and that of its columns of b.
+inline float* place_c(const GemmProblem& p, const GemmBlock& block) {
+  return p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
+         block.column * p.c.column_stride;
+}
+inline const std::byte* place_b(const GemmProblem& p, const GemmBlock& block) {
+  return p.batch.element(p.b, block.batch) + block.column * p.b.column_stride;
+}
+
 // Cuts c into blocks of at most block_m x block_n, in multiples of the tile, of nearly equal size,
 // and small enough that there is work for many: at least 16 blocks where each keeps a million
 // multiplications.

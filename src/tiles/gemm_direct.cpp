@@ -43,8 +43,7 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   const GemmBlock block = block_of(plan, unit, row_block);
   const Array<const float> b_floats = floats(p.b);
   const float* b = p.batch.element(b_floats, block.batch) + block.column;
-  float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
-             block.column * p.c.column_stride;
+  float* c = place_c(p, block);
   std::fill_n(buffers.beta, kernels::kMaxColumns, p.beta);
 
   Index x = 0;

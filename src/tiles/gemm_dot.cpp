@@ -26,9 +26,8 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   const GemmProblem& p = plan.problem;
   const GemmBlock block = block_of(plan, unit, row_block);
   const float* a = p.batch.element(p.a, block.batch) + block.row * p.a.row_stride;
-  const std::byte* b = p.batch.element(p.b, block.batch) + block.column * p.b.column_stride;
-  float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
-             block.column * p.c.column_stride;
+  const std::byte* b = place_b(p, block);
+  float* c = place_c(p, block);
   constexpr Index kColumns = 64;
   float b_scale[kColumns];
   for (Index begin = 0; begin < block.columns; begin += kColumns) {

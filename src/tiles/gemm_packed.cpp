@@ -168,8 +168,7 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
   const float* packed = shared + (unit - wave.first) * unit_floats(plan);
   const Operand a = a_in_place(p) ? place_a(p, block, 0)
                                   : Operand{shared + copied_a(plan, wave, block), copy_row(p.k), 1};
-  float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
-             block.column * p.c.column_stride;
+  float* c = place_c(p, block);
   std::fill_n(buffers.beta, columns, p.beta);
 
   Index x = 0;

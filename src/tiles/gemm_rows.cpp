@@ -46,9 +46,8 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   Workspace workspace(memory);
   const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
-  const std::byte* b = p.batch.element(p.b, block.batch) + block.column * p.b.column_stride;
-  float* c = p.batch.element(p.c, block.batch) + block.row * p.c.row_stride +
-             block.column * p.c.column_stride;
+  const std::byte* b = place_b(p, block);
+  float* c = place_c(p, block);
   std::fill_n(buffers.ones, kRows, 1.0f);
 
   Index x = 0;

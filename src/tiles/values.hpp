@@ -99,11 +99,12 @@ class KeyReader {
     for (Index j = keys.begin; j < keys.end; ++page, in_page = 0) {
       T* at = head + in_page * array.row_stride;
       if (table_ != nullptr) {
-        constexpr Index kAhead = 8;
-        at += table_[page * pages_.table.row_stride] * array.batch_stride[0];
-        if (j + kAhead * size < keys.end)
-          __builtin_prefetch(head + table_[(page + kAhead) * pages_.table.row_stride] *
-                                        array.batch_stride[0]);
+        constexpr Index kAhead = 8;  // pages from asking to use: they lie anywhere
+        const auto offset = [&](Index n) {
+          return table_[n * pages_.table.row_stride] * array.batch_stride[0];
+        };
+        at += offset(page);
+        if (j + kAhead * size < keys.end) __builtin_prefetch(head + offset(page + kAhead));
       }
       const Index end = std::min(keys.end, j + size - in_page);
       for (; j < end; ++j, at += array.row_stride) visit(j - keys.begin, at);
