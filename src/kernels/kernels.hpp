@@ -15,6 +15,14 @@ namespace rapt::kernels {
 
 using Index = std::int64_t;
 
+// Rows that are needed next, for a kernel to ask the memory for while it computes: the CPU's
+// prefetchers follow what is read in order, not pieces of rows.
+struct NextRows {
+  const std::byte* first = nullptr;
+  Index stride = 0;  // in bytes
+  Index rows = 0, row_bytes = 0;
+};
+
 // c[r, col] = alpha * sum_x a[r, x] b[x, col] + beta[col] * c[r, col]
 struct TileProduct {
   const float* a;  // a[r * a_row + x * a_inner]; one of the two strides is 1 on the fast paths
@@ -28,6 +36,7 @@ struct TileProduct {
   Index columns;          // of c that are written, 1 to NR
   float alpha;
   const float* beta;  // [NR], or null: c is overwritten and never read
+  NextRows next{};
 };
 
 // Rows of a matrix, each contiguous: at equal distances, or anywhere.

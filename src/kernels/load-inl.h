@@ -138,11 +138,10 @@ constexpr Index BytesOf(Index n) {
   return n / (std::is_same_v<T, Int4Group> ? Int4Group::kSize : 1) * static_cast<Index>(sizeof(T));
 }
 
-// Asks for the cache line of element x of a row that is needed soon, but not at once: into L2,
-// where there is room for many requests at a time. (Into L1, CPUs drop those that are too many.)
+// The cache line of element x of a row.
 template <class T>
 HWY_INLINE void PrefetchToL2(const T* row, Index x) {
-  __builtin_prefetch(reinterpret_cast<const char*>(row) + BytesOf<T>(x), 0, 2);
+  PrefetchToL2(reinterpret_cast<const char*>(row) + BytesOf<T>(x));
 }
 
 // Calls visit(T()) for the type.

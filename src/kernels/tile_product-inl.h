@@ -110,8 +110,15 @@ HWY_INLINE void AllRows(const TileProduct& p) {
   const Index tiles = (p.rows + kMaxRows - 1) / kMaxRows;
   const float* a = p.a;
   float* c = p.c;
+  Index asked = 0;
   for (Index tile = 0, row = 0; tile < tiles; ++tile) {
     const Index rows = (p.rows - row + tiles - tile - 1) / (tiles - tile);
+    // A few lines beside each tile: many at once would hold up its loads.
+    for (; asked < p.next.rows * (tile + 1) / tiles; ++asked) {
+      constexpr Index kLine = 64;
+      for (Index byte = 0; byte < p.next.row_bytes; byte += kLine)
+        PrefetchToL2(p.next.first + asked * p.next.stride + byte);
+    }
     kTiles[static_cast<size_t>(rows - 1)](p, a, c);
     a += rows * p.a_row;
     c += rows * p.c_row;

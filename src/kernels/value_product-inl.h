@@ -28,7 +28,7 @@ class Ahead {
     constexpr Index kLine = 64;
     if (key_ >= p_.n) return;
     const Index step = kVectors * Lanes();
-    for (Index byte = 0; byte < BytesOf<T>(step); byte += kLine) PrefetchToL2(at_, byte);
+    for (Index byte = 0; byte < BytesOf<T>(step); byte += kLine) PrefetchToL2(at_ + byte);
     at_ += BytesOf<T>(step);
     x_ += step;
     if (x_ < p_.columns) return;

@@ -32,6 +32,10 @@ HWY_INLINE void StoreTail(V32 v, float* to, Index n) {
   hn::StoreN(v, F32(), to, static_cast<size_t>(n));
 }
 
+// Asks for a cache line that is needed soon, but not at once: into L2, where there is room for many
+// requests at a time. (Into L1, CPUs drop those that are too many.)
+HWY_INLINE void PrefetchToL2(const void* at) { __builtin_prefetch(at, 0, 2); }
+
 }  // namespace rapt::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 #endif  // toggle

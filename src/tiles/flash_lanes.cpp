@@ -62,6 +62,17 @@ struct Buffers {
   }
 };
 
+// Keys after those of a block, where all lie in place.
+kernels::NextRows next_rows(bool in_place, const KeyBlock& block, Index depth, Keys keys,
+                            Keys next) {
+  if (!in_place) return {};
+  const Index stride = block.row * bytes_of(Type::f32);
+  return {.first = stored_rows(block).first + (next.begin - keys.begin) * stride,
+          .stride = stride,
+          .rows = next.count(),
+          .row_bytes = depth * bytes_of(Type::f32)};
+}
+
 const char* refuse(const AttentionProblem&, Index rows, const AttentionBlocks& blocks) {
   if (rows <= blocks.short_rows)
     return "the problem has few rows (group x seq_q at most short_rows): lanes would be idle";
@@ -138,6 +149,9 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
       if (n <= 0) continue;
       const Cover covered = cover(part, keys);
       if (covered.none) continue;
+      // This panel's share of the next block, which is asked for meanwhile.
+      const Index left = std::min(task.keys.end - block.end, block_kv);
+      const Keys coming{block.end + left * panel / panels, block.end + left * (panel + 1) / panels};
       float* ot = buffers.ot + panel * p.d_v * columns;
       float* row_max = buffers.row_max + panel * columns;
       float* row_sum = buffers.row_sum + panel * columns;
@@ -155,7 +169,8 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                           .inner = p.d_k,
                           .columns = columns,
                           .alpha = 1.0f,
-                          .beta = nullptr});
+                          .beta = nullptr,
+                          .next = next_rows(Buffers::k_in_place(p), k, p.d_k, block, coming)});
 
       // p[j, r] = exp(s - max)
       const bool masked = covered.whole < n;
@@ -191,7 +206,8 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                           .inner = n,
                           .columns = columns,
                           .alpha = 1.0f,
-                          .beta = buffers.rescale});
+                          .beta = buffers.rescale,
+                          .next = next_rows(Buffers::v_in_place(p), v, p.d_v, block, coming)});
       if (care)
         not_finite.add(n, covered.whole, part.count, buffers.s, buffers.bias, 1, columns, ot, 1,
                        columns);
