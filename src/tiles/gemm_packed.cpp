@@ -19,6 +19,13 @@ namespace {
 
 constexpr Index kWaveFloats = Index{16} << 20;  // 64 MiB of packed operands at most, or one unit
 
+// Panels that are packed at a time: b's rows may lie in a page each, so a visit should be long.
+constexpr Index kPanels = 4;
+constexpr Index kPad = 16;  // floats between them, so that they do not meet in one cache set
+
+// Floats from panel to panel of those that are packed at a time, for one slice.
+Index panel_floats(const GemmPlan& plan) { return plan.block_k * plan.tile->columns + kPad; }
+
 // Whether panels are packed for the whole wave, before its products.
 bool packs_ahead(const GemmPlan& plan) { return plan.row_blocks > 1; }
 
@@ -43,11 +50,11 @@ Index wave_elements(const GemmPlan& plan, Wave wave) {
 
 // What one worker needs.
 struct Buffers {
-  float* beta;   // [NR]
-  float* panel;  // [block_k, NR]
+  float* beta;    // [NR]
+  float* panels;  // [kPanels, block_k, NR]
   Buffers(const GemmPlan& plan, Workspace& workspace) {
     beta = workspace.floats(plan.tile->columns);
-    panel = workspace.floats(packs_ahead(plan) ? 0 : plan.block_k * plan.tile->columns);
+    panels = workspace.floats(packs_ahead(plan) ? 0 : kPanels * panel_floats(plan));
   }
 };
 
@@ -90,12 +97,7 @@ void pack_panel(const GemmPlan& plan, Index batch, Index column, Index n, Index 
   const std::byte* from =
       p.batch.element(p.b, batch) + column * p.b.column_stride + x * p.b.row_stride;
   const float* rows[kernels::kMaxColumns];
-  if (p.b.type == Type::f32 && p.b.contiguous()) {
-    for (Index i = 0; i < slice; ++i) {
-      copy_panel_row(reinterpret_cast<const float*>(from + i * p.b.row_stride), n, columns,
-                     panel + i * columns);
-    }
-  } else if (p.b.type == Type::f32) {
+  if (p.b.type == Type::f32) {
     for (Index r = 0; r < n; ++r)
       rows[r] = reinterpret_cast<const float*>(from + r * p.b.column_stride);
     plan.kernels->pack_rows({.source = rows,
@@ -140,15 +142,41 @@ void pack_panel(const GemmPlan& plan, Index batch, Index column, Index n, Index 
   }
 }
 
+// The same for several panels: n columns, each panel `apart` floats after the one before it.
+void pack_panels(const GemmPlan& plan, Index batch, Index column, Index n, Index x, Index slice,
+                 float* panels, Index apart) {
+  const GemmProblem& p = plan.problem;
+  const Index columns = plan.tile->columns;
+  if (p.b.type != Type::f32 || !p.b.contiguous()) {
+    for (Index at = 0; at < n; at += columns, panels += apart)
+      pack_panel(plan, batch, column + at, std::min(columns, n - at), x, slice, panels);
+    return;
+  }
+  const float* from = reinterpret_cast<const float*>(
+      p.batch.element(p.b, batch) + column * p.b.column_stride + x * p.b.row_stride);
+  // Rows from asking to use: few, since rows 4096 bytes apart all fall into one set of L1.
+  constexpr Index kAhead = 8;
+  const Index row_floats = p.b.row_stride / bytes_of(Type::f32);
+  for (Index i = 0; i < slice; ++i) {
+    const float* row = from + i * row_floats;
+    float* to = panels + i * columns;
+    for (Index ask = 0; i + kAhead < slice && ask < n; ask += 16)
+      __builtin_prefetch(row + kAhead * row_floats + ask, 0, 2);
+    for (Index at = 0; at < n; at += columns, to += apart)
+      copy_panel_row(row + at, std::min(columns, n - at), columns, to);
+  }
+}
+
 void pack(const GemmPlan& plan, Wave wave, Index task, float* shared) {
   const Index b_tasks = packs_ahead(plan) ? wave.count : 0;
   if (task < b_tasks) {
     const GemmBlock block = block_of(plan, wave.first + task, 0);
     float* panel = shared + task * unit_floats(plan);
     const Index columns = plan.tile->columns, k = plan.problem.k;
-    for (Index column = 0; column < block.columns; column += columns, panel += k * columns) {
-      pack_panel(plan, block.batch, block.column + column,
-                 std::min(columns, block.columns - column), 0, k, panel);
+    const Index step = kPanels * columns;
+    for (Index column = 0; column < block.columns; column += step, panel += k * step) {
+      pack_panels(plan, block.batch, block.column + column, std::min(step, block.columns - column),
+                  0, k, panel, k * columns);
     }
   } else {
     const Index element = wave.first / plan.column_blocks + (task - b_tasks) / plan.row_blocks;
@@ -178,8 +206,13 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
       const Index n = std::min(columns, block.columns - column);
       const float* panel = packed + column * p.k + x * columns;
       if (!packs_ahead(plan)) {
-        pack_panel(plan, block.batch, block.column + column, n, x, slice, buffers.panel);
-        panel = buffers.panel;
+        const Index number = column / columns % kPanels;
+        if (number == 0) {
+          pack_panels(plan, block.batch, block.column + column,
+                      std::min(kPanels * columns, block.columns - column), x, slice, buffers.panels,
+                      panel_floats(plan));
+        }
+        panel = buffers.panels + number * panel_floats(plan);
       }
       plan.tile->product({.a = a.data + x * a.inner,
                           .a_row = a.row,
