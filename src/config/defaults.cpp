@@ -49,10 +49,10 @@ AttentionRow default_attention_row(const Caches& caches, Registers registers,
   const std::int64_t kv_block = 2 * row.block_kv * head_size * kFloat;
   row.block_q = fit(caches.l2 * 3 / 4 - kv_block, 2 * head_size * kFloat, nr, 96, 256);
 
-  // flash_rows reads k and v once for one register tile of rows, and again for the next;
-  // flash_lanes once for all, but computes whole panels of NR rows. Measured crossovers: 12 (d =
-  // 64) to 20 rows (d = 128) with 14x2 tiles of 16 lanes, 6 with 6x2 tiles of 8 or 4 lanes.
-  row.short_rows = row.tile.rows;
+  // flash_rows reads k and v once for four rows, and again for the next; flash_lanes once for all,
+  // but computes whole panels of NR rows. Measured crossovers: 12 (d = 64) to 20 rows (d = 128) with
+  // NR = 32 (14x2 tiles of 16 lanes), 10 to 12 with NR = 16 (6x2 of 8), 8 to 10 with NR = 8.
+  row.short_rows = 6 + nr / 4;
 
   // A cache of 4096 keys is work for 8 cores; 512 keys of 64 floats take 10 us to read, beside
   // which a task's start and the merging are small.
