@@ -112,13 +112,18 @@ typedef struct rapt_executor {
   // How many tasks may run at the same time, as seen from the calling thread. At least 1.
   int (*workers)(void* context);
   // Calls task(task_context, i, worker) once for every i in [0, tasks), in any order, and returns
-  // when all have returned; what they wrote is visible then. Two tasks that run at the same time
-  // have different workers, each in [0, workers()).
+  // when all have returned; what they wrote is visible then. Two tasks of one call that run at the
+  // same time have different workers, each in [0, workers()).
   void (*parallel_for)(void* context, int64_t tasks, rapt_task task, const void* task_context);
 } rapt_executor;
 
 // Runs the tasks in order on the calling thread. Never fails; the struct is the library's.
 RAPT_API const rapt_executor* rapt_serial_executor(void);
+
+// For the tests of whoever writes an executor: whether it keeps the contract above, called as rapt
+// calls it, for some tenths of a second. RAPT_BAD_VALUE where not: the first breach is the last
+// error's sentence. See rapt/executor.hpp.
+RAPT_API rapt_status rapt_test_executor(const rapt_executor* executor);
 
 // ----------------------------------------------------------------------------------- attention
 

@@ -104,6 +104,15 @@ const rapt_executor* rapt_serial_executor(void) {
   return &serial;
 }
 
+rapt_status rapt_test_executor(const rapt_executor* executor) {
+  return guarded([&] {
+    const Callbacks callbacks(executor);
+    const Executor* const given = callbacks.get();
+    const std::string breach = test_executor(given == nullptr ? default_executor() : *given);
+    if (!breach.empty()) throw Error(ErrorCode::bad_value, breach);
+  });
+}
+
 rapt_status rapt_attention(const rapt_array* q, const rapt_array* k, const rapt_array* v,
                            const rapt_array* out, const rapt_attention_options* options) {
   return guarded([&] {

@@ -259,6 +259,15 @@ static void count_tasks(void* context, int64_t tasks, rapt_task task, const void
   for (int64_t i = tasks; i-- > 0;) task(task_context, i, (int)(i % 3));
 }
 
+static void every_task(void* context, int64_t tasks, rapt_task task, const void* task_context) {
+  (void)context;
+  for (int64_t i = 0; i < tasks; ++i) task(task_context, i, 0);
+}
+static void all_but_the_last(void* context, int64_t tasks, rapt_task task,
+                             const void* task_context) {
+  every_task(context, tasks - 1, task, task_context);
+}
+
 static void test_plan(void) {
   set_up();
   want(1);
@@ -320,6 +329,12 @@ static void test_executors(void) {
                                           .executor = rapt_serial_executor()};
   CHECK(rapt_attention(&q, &k, &v, &out, &options) == RAPT_OK);
   CHECK(as_wanted());
+  rapt_executor executor = {sizeof executor, NULL, count_workers, every_task};
+  CHECK(rapt_test_executor(NULL) == RAPT_OK);
+  CHECK(rapt_test_executor(&executor) == RAPT_OK);
+  executor.parallel_for = all_but_the_last;
+  CHECK_ERROR(rapt_test_executor(&executor), RAPT_BAD_VALUE, WORDS("task 0 of 1", "never called"));
+
   const rapt_executor broken = {.size = sizeof broken, .workers = count_workers};
   const rapt_attention_options wrong = {.size = sizeof wrong, .executor = &broken};
   CHECK_ERROR(rapt_attention(&q, &k, &v, &out, &wrong), RAPT_BAD_VALUE,
