@@ -33,9 +33,9 @@ class RAPT_API Executor {
 RAPT_API const Executor& serial_executor();
 
 // oneTBB, in the task_arena that the caller is in (so task_arena{1} means one thread); serial when
-// rapt was built without oneTBB, and in a child of fork whose parent has used it, since threads do
-// not follow. Used when the options name no executor. The waiting caller is isolated: it never
-// picks up tasks of its own outside this call.
+// rapt was built without oneTBB, where the system refuses the threads at first use, and in a child
+// of fork whose parent has used it, since threads do not follow. Used when the options name no
+// executor. The waiting caller is isolated: it never picks up tasks of its own outside this call.
 RAPT_API const Executor& default_executor();
 
 // For the tests of whoever writes an executor: whether it keeps the contract above. Calls it with
