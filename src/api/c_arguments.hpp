@@ -172,8 +172,14 @@ AnyView<Byte, Axes...> view_of(const char* name, const rapt_array& array,
 template <class AnyOrView>
 AnyOrView required(const char* name, const rapt_array* array) {
   static_assert(AnyOrView::kNamedAxes + kMaxBatchAxes <= RAPT_MAX_AXES);
+  if (must(name, array).rank < 0) {
+    problem::fail(ErrorCode::bad_value,
+                  {std::string("the rank of ") + name, std::int64_t{array->rank},
+                   "must be from " + std::to_string(AnyOrView::kNamedAxes) + " to " +
+                       std::to_string(AnyOrView::kNamedAxes + kMaxBatchAxes)});
+  }
   try {
-    return view_of(name, must(name, array), static_cast<const AnyOrView*>(nullptr));
+    return view_of(name, *array, static_cast<const AnyOrView*>(nullptr));
   } catch (const Error& error) {  // a view does not know its name
     if (error.code() != ErrorCode::wrong_rank) throw;
     throw Error(error.code(), std::string(name) + ": " + error.what());

@@ -656,7 +656,10 @@ static void test_errors(void) {
   wrong = k;
   wrong.data = NULL;
   CHECK_ERROR(rapt_attention(&q, &wrong, &v, &out, NULL), RAPT_NULL_DATA, WORDS("k", "288"));
-  for (int rank = -1; rank <= RAPT_MAX_AXES + 1; ++rank) {
+  wrong = rapt_dense(k_data, RAPT_F32, -1, NULL);
+  CHECK_ERROR(rapt_attention(&q, &wrong, &v, &out, NULL), RAPT_BAD_VALUE,
+              WORDS("the rank of k is -1", "3 to 7"));
+  for (int rank = 0; rank <= RAPT_MAX_AXES + 1; ++rank) {
     if (rank >= 3 && rank <= 7) continue;
     wrong = rapt_dense(k_data, RAPT_F32, rank, (const int64_t[8]){2, 9, 16, 1, 1, 1, 1, 1});
     CHECK_ERROR(rapt_attention(&q, &wrong, &v, &out, NULL), RAPT_WRONG_RANK,
