@@ -240,7 +240,7 @@ TEST(Allocator, MayBeSetWhileCallsRun) {
       while (!ends) EXPECT_EQ(every.calls[0].run(), RAPT_OK);
     });
   }
-  for (int i = 0; i < 300; ++i) {
+  for (int i = 0; i < 100; ++i) {
     set_allocator(one.allocator());
     std::this_thread::yield();
     set_allocator(other.allocator());

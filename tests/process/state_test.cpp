@@ -11,6 +11,7 @@
 #include <cstring>
 #include <locale>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "process/work.hpp"
@@ -123,9 +124,11 @@ TEST(ProcessState, IsTheSameAfterEveryFunction) {  // B10, B39
   const std::string config = tiles.config();
   const EveryCall every(48);
   const std::uint64_t usual = modes();
+  bool once = false;  // what takes long, and does not compute
   for_each_target([&] {
     for (const std::uint64_t flush : {std::uint64_t{0}, kFlush}) {
       for (const EveryCall::Call& call : every.calls) {
+        if (std::string(call.name) == "rapt_test_executor" && std::exchange(once, true)) continue;
         set_modes(usual | flush);
         errno = 1234;
         const State before;
