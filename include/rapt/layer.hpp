@@ -31,15 +31,14 @@ struct LayerShape {
 // Parameters are owned, dense, row-major, kept in f64 (as they are initialised and trained) and
 // computed in f32.
 //
-//   step                          parameters                       result
-//   1 project the tokens          qkv    [3, embedding, d_model]   q, k, v  [batch..., seq,
-//   d_model] 2 split into heads            w_q, w_k [heads, d_model, d_k]   q, k     [batch...,
-//   heads, seq, d_k]
-//                                 w_v    [heads, d_model, d_v]     v        [batch..., heads,
-//                                 seq_kv, d_v]
-//   3, 4 attention                                                          [batch..., heads,
-//   seq_q, d_v] 5 concatenate and project     output [heads, d_v, embedding]            [batch...,
-//   seq_q, embedding]
+// clang-format off: a table
+//   step                   parameters                        result
+//   1 project the tokens   qkv      [3, embedding, d_model]  q, k, v [batch..., seq, d_model]
+//   2 split into heads     w_q, w_k [heads, d_model, d_k]    q, k    [batch..., heads, seq, d_k]
+//                          w_v      [heads, d_model, d_v]    v       [batch..., heads, seq_kv, d_v]
+//   3, 4 attention                                           out     [batch..., heads, seq_q, d_v]
+//   5 concatenate, project output   [heads, d_v, embedding]  result  [batch..., seq_q, embedding]
+// clang-format on
 // Without the first projection, d_model in step 2 is embedding. Biases are empty or full-sized.
 struct LayerParameters {
   std::vector<double> qkv;                    // [3, embedding, d_model], or empty when d_model = 0

@@ -7,7 +7,8 @@
 //
 // These are the functions of the C++ API: the same checks, the same sentences, the same bits. What
 // is computed, with which errors and from which sources, is said in the header of the same name:
-// attention.hpp, cache.hpp, config.hpp, gemm.hpp, merge.hpp, plan.hpp, quantize.hpp, rope.hpp.
+// attention.hpp, cache.hpp, config.hpp, executor.hpp, gemm.hpp, layer.hpp, memory.hpp, merge.hpp,
+// plan.hpp, quantize.hpp, rope.hpp.
 //
 // Rules that hold everywhere:
 // - What may be left out is a pointer, and null where it is left out: arrays, structs, and numbers
@@ -15,7 +16,8 @@
 //   size asks for nothing special.
 // - A struct that begins with `size` may get more fields in later versions. The caller sets it to
 //   the sizeof that it was compiled with; fields that it does not know have their defaults. Fields
-//   that the library does not know are refused unless they are 0.
+//   that the library does not know are refused unless they are 0. Of a struct that the library
+//   fills, the caller sets `size` too: as many fields as both know are filled, others become 0.
 // - Pointers in arguments and options are used during the call and not kept, unless it is said.
 // - No function aborts or lets an exception out. Where one fails, nothing was written to any array,
 //   except by RAPT_OUT_OF_MEMORY and RAPT_UNKNOWN_ERROR, after which outputs hold anything.
@@ -112,13 +114,35 @@ typedef struct rapt_executor {
   // How many tasks may run at the same time, as seen from the calling thread. At least 1.
   int (*workers)(void* context);
   // Calls task(task_context, i, worker) once for every i in [0, tasks), in any order, and returns
-  // when all have returned; what they wrote is visible then. Two tasks that run at the same time
-  // have different workers, each in [0, workers()).
+  // when all have returned; what they wrote is visible then. Two tasks of one call that run at the
+  // same time have different workers, each in [0, workers()).
   void (*parallel_for)(void* context, int64_t tasks, rapt_task task, const void* task_context);
 } rapt_executor;
 
 // Runs the tasks in order on the calling thread. Never fails; the struct is the library's.
 RAPT_API const rapt_executor* rapt_serial_executor(void);
+
+// For the tests of whoever writes an executor: whether it keeps the contract above, called as rapt
+// calls it, for some tenths of a second. RAPT_BAD_VALUE where not: the first breach is the last
+// error's sentence. See rapt/executor.hpp.
+RAPT_API rapt_status rapt_test_executor(const rapt_executor* executor);
+
+// -------------------------------------------------------------------------------------- memory
+
+// Where the workspaces of calls come from: see rapt/memory.hpp.
+typedef struct rapt_allocator {
+  size_t size;
+  void* context;
+  // bytes > 0; the memory begins at a multiple of 64. Null: there is none, and the call fails with
+  // RAPT_OUT_OF_MEMORY. Called by many threads at once.
+  void* (*allocate)(void* context, size_t bytes);
+  // What allocate returned, with its bytes.
+  void (*deallocate)(void* context, void* memory, size_t bytes);
+} rapt_allocator;
+
+// Of the whole process, for calls that start afterwards. Keeps the functions and the context, which
+// must outlive these calls. Null: the library's own again.
+RAPT_API rapt_status rapt_set_allocator(const rapt_allocator* allocator);
 
 // ----------------------------------------------------------------------------------- attention
 
@@ -221,8 +245,55 @@ typedef struct rapt_attention_pointers {
 RAPT_API rapt_status rapt_plan_run(const rapt_plan* plan, const rapt_attention_pointers* pointers,
                                    void* workspace, size_t bytes);
 
+// How the plan computes: in lines of text, and in fields. See Explanation in rapt/plan.hpp.
 RAPT_API rapt_status rapt_plan_explain(const rapt_plan* plan, char* text, size_t capacity,
                                        size_t* length);
+
+// Text in it is the plan's, and lives as long as that.
+typedef struct rapt_explanation {
+  size_t size;
+  const char* target;      // ISA
+  const char* config_row;  // the numbers in use, as the config format spells them
+  int64_t tuned;           // 1: the row is from a config, 0: from the formulas
+  int64_t tile_rows;       // register tile
+  int64_t tile_columns;
+  int64_t cuts;  // see rapt_plan_cut
+  int64_t tasks;
+  int64_t waves;
+  int64_t shared_tasks;     // whose keys are those of the batch element before, and read with them
+  int64_t workspace_bytes;  // for one worker
+  int64_t worker_bytes;     // for each more
+  int64_t tiles;            // of rows x keys
+  int64_t skipped_tiles;    // that nobody attends
+  int64_t masked_tiles;     // that take the path with mask work
+  double flops;             // of the products over the tiles that are not skipped
+  double bytes;             // q, k, v and out, each once
+} rapt_explanation;
+RAPT_API rapt_status rapt_plan_explanation(const rapt_plan* plan, rapt_explanation* explanation);
+
+// An algorithm that was not taken, and the sentence that says why. This struct stays as it is.
+typedef struct rapt_refusal {
+  const char* algorithm;
+  const char* reason;
+} rapt_refusal;
+
+// Batch elements of unequal length may be cut in different ways. Text and array are the plan's.
+typedef struct rapt_cut {
+  size_t size;
+  int64_t elements;  // of the batch, that are cut like this
+  int64_t seq_q;
+  int64_t seq_kv;
+  const char* algorithm;
+  const rapt_refusal* refused;  // [n_refused]
+  int64_t n_refused;
+  int64_t block_q;   // rows (positions x group) of a unit
+  int64_t block_kv;  // keys of a step
+  int64_t units;     // blocks of rows, of all these elements
+  int64_t parts;     // into which the keys of a unit are split
+  int64_t part_kv;   // keys of a part
+} rapt_cut;
+// Number from 0 to rapt_explanation's cuts - 1.
+RAPT_API rapt_status rapt_plan_cut(const rapt_plan* plan, int64_t number, rapt_cut* cut);
 
 // ----------------------------------------------------------------------- what surrounds attention
 
@@ -313,6 +384,55 @@ typedef struct rapt_gemm_options {
 // c [batch..., m, n]; f32, b also bf16, f16 or int8. Strides transpose. See rapt/gemm.hpp.
 RAPT_API rapt_status rapt_gemm(const rapt_array* a, const rapt_array* b, const rapt_array* c,
                                const rapt_gemm_options* options);
+
+// ------------------------------------------------------------------------------------ the layer
+
+// The multi-head attention layer of "Attention Is All You Need": see rapt/layer.hpp. Many threads
+// may run one layer at once.
+typedef struct rapt_layer rapt_layer;
+
+typedef struct rapt_layer_shape {
+  size_t size;
+  int64_t embedding;
+  int64_t d_model;  // 0: no first projection, and d_model below is embedding
+  int64_t heads;
+  int64_t d_k;
+  int64_t d_v;
+} rapt_layer_shape;
+
+// Dense arrays. Biases may be null, and so is qkv where d_model is 0; the others must be given.
+typedef struct rapt_layer_parameters {
+  size_t size;
+  const double* qkv;       // [3, embedding, d_model]
+  const double* w_q;       // [heads, d_model, d_k]
+  const double* w_k;       // [heads, d_model, d_k]
+  const double* w_v;       // [heads, d_model, d_v]
+  const double* output;    // [heads, d_v, embedding]
+  const double* b_q;       // [heads, d_k]
+  const double* b_k;       // [heads, d_k]
+  const double* b_v;       // [heads, d_v]
+  const double* b_output;  // [embedding]
+} rapt_layer_parameters;
+
+// *layer is the new layer, or null where this fails. To be destroyed by rapt_layer_destroy.
+// Parameters are copied. Or drawn, He-normal: the same seed gives the same ones on every machine.
+RAPT_API rapt_status rapt_layer_create(rapt_layer** layer, const rapt_layer_shape* shape,
+                                       const rapt_layer_parameters* parameters);
+RAPT_API rapt_status rapt_layer_create_random(rapt_layer** layer, const rapt_layer_shape* shape,
+                                              uint64_t seed);
+// layer may be null, and no thread runs it any more.
+RAPT_API void rapt_layer_destroy(rapt_layer* layer);
+
+// Fills in where the layer's own parameters are, which live as long as the layer.
+RAPT_API rapt_status rapt_layer_get_parameters(const rapt_layer* layer,
+                                               rapt_layer_parameters* parameters);
+
+// q_tokens and result [batch..., seq_q, embedding], k_tokens and v_tokens [batch..., seq_kv,
+// embedding], f32. Self-attention where the three are the same. options may be null.
+RAPT_API rapt_status rapt_layer_run(const rapt_layer* layer, const rapt_array* q_tokens,
+                                    const rapt_array* k_tokens, const rapt_array* v_tokens,
+                                    const rapt_array* result,
+                                    const rapt_attention_options* options);
 
 // ---------------------------------------------------------------------------------- the machine
 

@@ -8,6 +8,7 @@
 #include "rapt/executor.hpp"
 #include "rapt/gemm.hpp"
 #include "rapt/layer.hpp"
+#include "rapt/memory.hpp"
 #include "rapt/merge.hpp"
 #include "rapt/plan.hpp"
 #include "rapt/quantize.hpp"

@@ -2,9 +2,11 @@
 #include "rapt/rapt.h"
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "api/c_arguments.hpp"
+#include "problem/check.hpp"
 
 namespace rapt::c {
 namespace {
@@ -50,6 +52,10 @@ Rope rope_of(const rapt_rotation& given) {
   return r;
 }
 
+LayerShape shape_of(const rapt_layer_shape& given) {
+  return {given.embedding, given.d_model, given.heads, given.d_k, given.d_v};
+}
+
 static_assert(RAPT_HALF == static_cast<int>(Pairing::half));
 static_assert(RAPT_RELU == static_cast<int>(Activation::relu));
 static_assert(RAPT_GELU == static_cast<int>(Activation::gelu));
@@ -69,9 +75,39 @@ void with_attention(const rapt_array* q, const rapt_array* k, const rapt_array* 
 using namespace rapt;     // NOLINT(google-build-using-namespace)
 using namespace rapt::c;  // NOLINT(google-build-using-namespace)
 
+// What text and arrays of rapt_explanation and rapt_cut point to.
+struct Explained {
+  explicit Explained(Explanation all) : fields(std::move(all)) {
+    for (const Explanation::Cut& cut : fields.cuts) {
+      refused.emplace_back();
+      for (const Explanation::Refusal& refusal : cut.refused)
+        refused.back().push_back({refusal.algorithm.c_str(), refusal.reason.c_str()});
+    }
+  }
+  const Explanation fields;
+  std::vector<std::vector<rapt_refusal>> refused;  // of each cut
+};
+
 struct rapt_plan {
-  Callbacks executor;  // at one address: the plan points to it
+  explicit rapt_plan(const rapt_executor* given) : executor(given) {}
+
+  // Made when it is first asked for.
+  const Explained& explained() const {
+    const std::lock_guard lock(mutex);
+    if (explanation == nullptr) explanation = std::make_unique<const Explained>(plan->explain());
+    return *explanation;
+  }
+
+  const Callbacks executor;  // at one address: the plan points to it
   std::unique_ptr<const AttentionPlan> plan;
+
+ private:
+  mutable std::mutex mutex;  // of explanation
+  mutable std::unique_ptr<const Explained> explanation;
+};
+
+struct rapt_layer {
+  MultiHeadAttention layer;
 };
 
 #define RAPT_TEXT_OF(x) #x
@@ -102,6 +138,22 @@ const rapt_executor* rapt_serial_executor(void) {
         serial_executor().parallel_for(tasks, task, task_context);
       }};
   return &serial;
+}
+
+rapt_status rapt_test_executor(const rapt_executor* executor) {
+  return guarded([&] {
+    const Callbacks callbacks(executor);
+    const Executor* const given = callbacks.get();
+    const std::string breach = test_executor(given == nullptr ? default_executor() : *given);
+    if (!breach.empty()) throw Error(ErrorCode::bad_value, breach);
+  });
+}
+
+rapt_status rapt_set_allocator(const rapt_allocator* allocator) {
+  return guarded([&] {
+    const auto given = known("allocator", allocator);
+    set_allocator({given.allocate, given.deallocate, given.context});
+  });
 }
 
 rapt_status rapt_attention(const rapt_array* q, const rapt_array* k, const rapt_array* v,
@@ -145,7 +197,7 @@ rapt_status rapt_plan_create(rapt_plan** plan, const rapt_array* q, const rapt_a
   return guarded([&] {
     must("plan", plan) = nullptr;
     const auto given = known("options", options);
-    auto made = std::make_unique<rapt_plan>(Callbacks(given.executor), nullptr);
+    auto made = std::make_unique<rapt_plan>(given.executor);
     with_attention(q, k, v, out, given, made->executor, [&](const auto&... arguments) {
       made->plan = std::make_unique<const AttentionPlan>(arguments...);
     });
@@ -180,6 +232,57 @@ rapt_status rapt_plan_run(const rapt_plan* plan, const rapt_attention_pointers* 
 rapt_status rapt_plan_explain(const rapt_plan* plan, char* text, size_t capacity, size_t* length) {
   return guarded(
       [&] { write_text(must("plan", plan).plan->explain().text(), text, capacity, length); });
+}
+
+rapt_status rapt_plan_explanation(const rapt_plan* plan, rapt_explanation* explanation) {
+  return guarded([&] {
+    const Explanation& e = must("plan", plan).explained().fields;
+    rapt_explanation c{};
+    c.target = e.target.c_str();
+    c.config_row = e.config_row.c_str();
+    c.tuned = e.tuned;
+    c.tile_rows = e.tile_rows;
+    c.tile_columns = e.tile_columns;
+    c.cuts = static_cast<int64_t>(e.cuts.size());
+    c.tasks = e.tasks;
+    c.waves = e.waves;
+    c.shared_tasks = e.shared_tasks;
+    c.workspace_bytes = e.workspace_bytes;
+    c.worker_bytes = e.worker_bytes;
+    c.tiles = e.tiles;
+    c.skipped_tiles = e.skipped_tiles;
+    c.masked_tiles = e.masked_tiles;
+    c.flops = e.flops;
+    c.bytes = e.bytes;
+    fill("explanation", explanation, c);
+  });
+}
+
+rapt_status rapt_plan_cut(const rapt_plan* plan, int64_t number, rapt_cut* cut) {
+  return guarded([&] {
+    const Explained& all = must("plan", plan).explained();
+    const auto n = static_cast<int64_t>(all.fields.cuts.size());
+    if (number < 0 || number >= n) {
+      problem::fail(
+          ErrorCode::bad_value,
+          {"number", number, "the plan has " + std::to_string(n) + " cuts, numbered from 0"});
+    }
+    const auto at = static_cast<std::size_t>(number);
+    const Explanation::Cut& of = all.fields.cuts[at];
+    rapt_cut c{};
+    c.elements = of.elements;
+    c.seq_q = of.seq_q;
+    c.seq_kv = of.seq_kv;
+    c.algorithm = of.algorithm.c_str();
+    c.refused = all.refused[at].data();
+    c.n_refused = static_cast<int64_t>(all.refused[at].size());
+    c.block_q = of.block_q;
+    c.block_kv = of.block_kv;
+    c.units = of.units;
+    c.parts = of.parts;
+    c.part_kv = of.part_kv;
+    fill("cut", cut, c);
+  });
 }
 
 rapt_status rapt_merge(const rapt_attention_part* parts, size_t n, const rapt_array* out,
@@ -276,6 +379,62 @@ rapt_status rapt_gemm(const rapt_array* a, const rapt_array* b, const rapt_array
     gemm(required<View<const float, axis::Row, axis::Inner>>("a", a),
          required<AnyView<const std::byte, axis::Inner, axis::Column>>("b", b),
          required<View<float, axis::Row, axis::Column>>("c", c), o);
+  });
+}
+
+rapt_status rapt_layer_create(rapt_layer** layer, const rapt_layer_shape* shape,
+                              const rapt_layer_parameters* parameters) {
+  return guarded([&] {
+    must("layer", layer) = nullptr;
+    const LayerShape s = shape_of(known("shape", &must("shape", shape)));
+    const auto given = known("parameters", &must("parameters", parameters));
+    problem::check_layer(s);  // before so many numbers are read
+    const double* const arrays[] = {given.qkv, given.w_q, given.w_k, given.w_v,     given.output,
+                                    given.b_q, given.b_k, given.b_v, given.b_output};
+    LayerParameters p;
+    const double* const* from = arrays;
+    for (const problem::LayerParameter& parameter : problem::layer_parameters(s)) {
+      if (*from != nullptr) (p.*parameter.values).assign(*from, *from + parameter.elements());
+      ++from;
+    }
+    *layer = new rapt_layer{MultiHeadAttention(s, std::move(p))};
+  });
+}
+
+rapt_status rapt_layer_create_random(rapt_layer** layer, const rapt_layer_shape* shape,
+                                     uint64_t seed) {
+  return guarded([&] {
+    must("layer", layer) = nullptr;
+    *layer =
+        new rapt_layer{MultiHeadAttention(shape_of(known("shape", &must("shape", shape))), seed)};
+  });
+}
+
+void rapt_layer_destroy(rapt_layer* layer) { delete layer; }
+
+rapt_status rapt_layer_get_parameters(const rapt_layer* layer, rapt_layer_parameters* parameters) {
+  return guarded([&] {
+    const LayerParameters& p = must("layer", layer).layer.parameters();
+    const auto data = [](const std::vector<double>& of) {
+      return of.empty() ? nullptr : of.data();
+    };
+    fill("parameters", parameters,
+         {0, data(p.qkv), data(p.w_q), data(p.w_k), data(p.w_v), data(p.output), data(p.b_q),
+          data(p.b_k), data(p.b_v), data(p.b_output)});
+  });
+}
+
+rapt_status rapt_layer_run(const rapt_layer* layer, const rapt_array* q_tokens,
+                           const rapt_array* k_tokens, const rapt_array* v_tokens,
+                           const rapt_array* result, const rapt_attention_options* options) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    const Callbacks executor(given.executor);
+    must("layer", layer)
+        .layer(required<TokensView>("q_tokens", q_tokens),
+               required<KvTokensView>("k_tokens", k_tokens),
+               required<KvTokensView>("v_tokens", v_tokens),
+               required<OutTokensView>("result", result), options_of(given, executor));
   });
 }
 

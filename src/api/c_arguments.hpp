@@ -58,29 +58,49 @@ T& must(const char* name, T* pointer) {
   return *pointer;
 }
 
+[[noreturn]] inline void refuse_size(const char* name, std::size_t size, const std::string& rule) {
+  problem::fail(ErrorCode::bad_value, {std::string(name) + ".size", std::to_string(size), rule});
+}
+
+// The size that a caller of any version has set.
+template <class Struct>
+std::size_t size_of(const char* name, const Struct* given) {
+  constexpr std::size_t kLargest = 4096;  // no version's: a size that was never set
+  std::size_t size = 0;
+  std::memcpy(&size, given, sizeof(size));
+  if (size < sizeof(size) || size > kLargest)
+    refuse_size(
+        name, size,
+        "must be the sizeof of the struct, " + std::to_string(sizeof(Struct)) + " in this version");
+  return size;
+}
+
 // The struct of a caller of any version: what it does not have is 0, and so is what this version
 // does not have, or the caller wants something that would be left undone.
 template <class Struct>
 Struct known(const char* name, const Struct* given) {
   Struct fields{};
   if (given == nullptr) return fields;
-  constexpr std::size_t kLargest = 4096;  // no version's: a size that was never set
-  std::size_t size = 0;
-  std::memcpy(&size, given, sizeof(size));
-  const auto refuse = [&](const std::string& rule) {
-    problem::fail(ErrorCode::bad_value, {std::string(name) + ".size", std::to_string(size), rule});
-  };
-  if (size < sizeof(size) || size > kLargest)
-    refuse("must be the sizeof of the struct, " + std::to_string(sizeof(Struct)) +
-           " in this version");
+  const std::size_t size = size_of(name, given);
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   std::memcpy(&fields, bytes, std::min(size, sizeof(Struct)));
   for (std::size_t i = sizeof(Struct); i < size; ++i) {
     if (bytes[i] != 0)
-      refuse("a field beyond the " + std::to_string(sizeof(Struct)) +
-             " bytes that this version knows is set");
+      refuse_size(name, size,
+                  "a field beyond the " + std::to_string(sizeof(Struct)) +
+                      " bytes that this version knows is set");
   }
   return fields;
+}
+
+// And the other way: fills the struct of a caller of any version.
+template <class Struct>
+void fill(const char* name, Struct* wanted, Struct fields) {
+  must(name, wanted);
+  const std::size_t size = size_of(name, wanted);
+  fields.size = size;
+  std::memset(wanted, 0, size);
+  std::memcpy(wanted, &fields, std::min(size, sizeof(Struct)));
 }
 
 static_assert(RAPT_F32 == static_cast<int>(Type::f32) && RAPT_BF16 == static_cast<int>(Type::bf16));
@@ -152,8 +172,14 @@ AnyView<Byte, Axes...> view_of(const char* name, const rapt_array& array,
 template <class AnyOrView>
 AnyOrView required(const char* name, const rapt_array* array) {
   static_assert(AnyOrView::kNamedAxes + kMaxBatchAxes <= RAPT_MAX_AXES);
+  if (must(name, array).rank < 0) {
+    problem::fail(ErrorCode::bad_value,
+                  {std::string("the rank of ") + name, std::int64_t{array->rank},
+                   "must be from " + std::to_string(AnyOrView::kNamedAxes) + " to " +
+                       std::to_string(AnyOrView::kNamedAxes + kMaxBatchAxes)});
+  }
   try {
-    return view_of(name, must(name, array), static_cast<const AnyOrView*>(nullptr));
+    return view_of(name, *array, static_cast<const AnyOrView*>(nullptr));
   } catch (const Error& error) {  // a view does not know its name
     if (error.code() != ErrorCode::wrong_rank) throw;
     throw Error(error.code(), std::string(name) + ": " + error.what());

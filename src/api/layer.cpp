@@ -6,47 +6,16 @@
 #include <numbers>
 #include <random>
 
+#include "parallel/memory.hpp"
 #include "problem/axes.hpp"
+#include "problem/check.hpp"
+#include "tiles/workspace.hpp"
 
 namespace rapt {
 namespace {
 
 using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
-using problem::fail;
-
-// What a token becomes before it is split into heads.
-std::int64_t width(const LayerShape& s) { return s.d_model > 0 ? s.d_model : s.embedding; }
-
-void check_shape(const LayerShape& s) {
-  const auto positive = [](const char* axis, std::int64_t extent, std::int64_t low) {
-    problem::within(axis, "the layer", extent, low, std::int64_t{1} << 20);
-  };
-  positive(Embedding::name, s.embedding, 1);
-  positive(Model::name, s.d_model, 0);
-  positive(Head::name, s.heads, 1);
-  positive(DepthK::name, s.d_k, 1);
-  positive(DepthV::name, s.d_v, 1);
-}
-
-std::string shape_text(std::initializer_list<std::int64_t> extents) {
-  std::string text;
-  for (const std::int64_t extent : extents)
-    text += (text.empty() ? "[" : ", ") + std::to_string(extent);
-  return text + "]";
-}
-
-void check_parameter(const char* name, const std::vector<double>& values,
-                     std::initializer_list<std::int64_t> extents, bool optional) {
-  std::int64_t wanted = 1;
-  for (const std::int64_t extent : extents) wanted *= extent;
-  if (optional && values.empty()) return;
-  if (static_cast<std::int64_t>(values.size()) != wanted) {
-    throw Error(ErrorCode::extent_mismatch,
-                std::string("parameter ") + name + " has shape [" + std::to_string(values.size()) +
-                    "] (flat), but the layer's shape gives " + shape_text(extents) + " = " +
-                    std::to_string(wanted) + " elements");
-  }
-}
+using problem::layer_width;
 
 // Normal deviates by Box and Muller from a generator that every standard library implements alike
 // (std::normal_distribution is not).
@@ -71,13 +40,13 @@ std::vector<double> he_normal(Normal& normal, std::int64_t count, std::int64_t f
 }
 
 LayerParameters initial(const LayerShape& s, std::uint64_t seed) {
-  check_shape(s);
+  problem::check_layer(s);
   Normal normal(seed);
   LayerParameters p;
   if (s.d_model > 0) p.qkv = he_normal(normal, 3 * s.embedding * s.d_model, s.embedding);
-  p.w_q = he_normal(normal, s.heads * width(s) * s.d_k, width(s));
-  p.w_k = he_normal(normal, s.heads * width(s) * s.d_k, width(s));
-  p.w_v = he_normal(normal, s.heads * width(s) * s.d_v, width(s));
+  p.w_q = he_normal(normal, s.heads * layer_width(s) * s.d_k, layer_width(s));
+  p.w_k = he_normal(normal, s.heads * layer_width(s) * s.d_k, layer_width(s));
+  p.w_v = he_normal(normal, s.heads * layer_width(s) * s.d_v, layer_width(s));
   p.output = he_normal(normal, s.heads * s.d_v * s.embedding, s.heads * s.d_v);
   return p;
 }
@@ -86,7 +55,7 @@ LayerParameters initial(const LayerShape& s, std::uint64_t seed) {
 struct Offsets {
   std::int64_t qkv, w_q, w_k, w_v, output, b_q, b_k, b_v, b_output, end;
   explicit Offsets(const LayerShape& s) {
-    const std::int64_t w = width(s);
+    const std::int64_t w = layer_width(s);
     qkv = 0;
     w_q = qkv + 3 * s.embedding * s.d_model;
     w_k = w_q + w * s.heads * s.d_k;
@@ -171,6 +140,26 @@ struct TokenProduct {
   }
 };
 
+// What the steps leave for each other, [batch..., seq, columns].
+struct Buffers {
+  float *q, *k, *v, *out, *model;  // model: of one of q, k, v at a time
+
+  Buffers(const LayerShape& s, const TokenProduct& queries, const TokenProduct& keys,
+          tiles::Workspace& workspace) {
+    const auto floats = [&](const char* name, const TokenProduct& tokens, std::int64_t columns) {
+      problem::Range range(name, sizeof(float));
+      range.axis("columns", columns, 1);
+      range.axis("tokens", tokens.elements * tokens.seq, columns);
+      return workspace.floats(range.count());
+    };
+    q = floats("q of the layer", queries, s.heads * s.d_k);
+    k = floats("k of the layer", keys, s.heads * s.d_k);
+    v = floats("v of the layer", keys, s.heads * s.d_v);
+    out = floats("out of the layer", queries, s.heads * s.d_v);
+    model = floats("a projection of the layer", queries.seq > keys.seq ? queries : keys, s.d_model);
+  }
+};
+
 // A dense result is the same array, read as [Row, Column].
 template <class T>
 View<T, Row, Column> as_result(const View<T, Row, Inner>& rows) {
@@ -194,18 +183,10 @@ MultiHeadAttention::MultiHeadAttention(const LayerShape& shape, std::uint64_t se
 
 MultiHeadAttention::MultiHeadAttention(const LayerShape& shape, LayerParameters parameters)
     : shape_(shape), parameters_(std::move(parameters)) {
-  check_shape(shape_);
+  problem::check_layer(shape_);
+  problem::check_layer(shape_, parameters_);
   const LayerShape& s = shape_;
   const LayerParameters& p = parameters_;
-  check_parameter("qkv", p.qkv, {3, s.embedding, s.d_model}, false);
-  check_parameter("w_q", p.w_q, {s.heads, width(s), s.d_k}, false);
-  check_parameter("w_k", p.w_k, {s.heads, width(s), s.d_k}, false);
-  check_parameter("w_v", p.w_v, {s.heads, width(s), s.d_v}, false);
-  check_parameter("output", p.output, {s.heads, s.d_v, s.embedding}, false);
-  check_parameter("b_q", p.b_q, {s.heads, s.d_k}, true);
-  check_parameter("b_k", p.b_k, {s.heads, s.d_k}, true);
-  check_parameter("b_v", p.b_v, {s.heads, s.d_v}, true);
-  check_parameter("b_output", p.b_output, {s.embedding}, true);
 
   const Offsets at(s);
   projections_.assign(static_cast<std::size_t>(at.end), 0.0f);  // an absent bias is zero
@@ -222,7 +203,7 @@ MultiHeadAttention::MultiHeadAttention(const LayerShape& shape, LayerParameters 
   // [heads, width, depth] -> [width, heads * depth]: the projections of all heads are one product.
   const auto concatenate = [&](const std::vector<double>& from, std::int64_t to,
                                std::int64_t depth) {
-    const std::int64_t w = width(s);
+    const std::int64_t w = layer_width(s);
     for (std::int64_t h = 0; h < s.heads; ++h) {
       for (std::int64_t x = 0; x < w; ++x) {
         for (std::int64_t d = 0; d < depth; ++d) {
@@ -261,9 +242,6 @@ void MultiHeadAttention::operator()(TokensView q_tokens, KvTokensView k_tokens,
 
   const Offsets at(s);
   const float* const weights = projections_.data();
-  const auto buffer = [](std::int64_t n) {
-    return std::vector<float>(static_cast<std::size_t>(n));
-  };
   const auto project = [&](View<const float, Row, Inner> rows, std::int64_t weight, std::int64_t in,
                            std::int64_t out, std::int64_t bias, View<float, Row, Column> to) {
     GemmOptions with;
@@ -272,37 +250,39 @@ void MultiHeadAttention::operator()(TokensView q_tokens, KvTokensView k_tokens,
     gemm(rows, View<const float, Inner, Column>(weights + weight, {in, out}), to, with);
   };
 
+  const TokenProduct queries(q_tokens), keys(k_tokens);
+  tiles::Workspace count(nullptr);
+  Buffers(s, queries, keys, count);
+  const parallel::Block memory(count.used());
+  tiles::Workspace workspace(memory.data());
+  const Buffers buffers(s, queries, keys, workspace);
+
   // Steps 1 and 2 for one of q, k, v: tokens -> [batch..., seq, heads * depth].
-  const auto heads_of = [&](const auto& tokens, std::int64_t stack, std::int64_t weight,
-                            std::int64_t bias, std::int64_t depth) {
+  const auto to_heads = [&](const auto& tokens, std::int64_t stack, std::int64_t weight,
+                            std::int64_t bias, std::int64_t depth, float* heads) {
     const TokenProduct product(tokens);
-    std::vector<float> heads = buffer(product.elements * product.seq * s.heads * depth);
-    const auto to = as_result(product.dense(heads.data(), s.heads * depth));
+    const auto to = as_result(product.dense(heads, s.heads * depth));
     if (s.d_model == 0) {
       project(product.as_rows(tokens), weight, s.embedding, s.heads * depth, bias, to);
     } else {
-      std::vector<float> model = buffer(product.elements * product.seq * s.d_model);
-      const auto rows = product.dense(model.data(), s.d_model);
+      const auto rows = product.dense(buffers.model, s.d_model);
       project(product.as_rows(tokens), at.qkv + stack * s.embedding * s.d_model, s.embedding,
               s.d_model, -1, as_result(rows));
       project(rows, weight, s.d_model, s.heads * depth, bias, to);
     }
-    return heads;
   };
-  std::vector<float> q = heads_of(q_tokens, 0, at.w_q, at.b_q, s.d_k);
-  std::vector<float> k = heads_of(k_tokens, 1, at.w_k, at.b_k, s.d_k);
-  std::vector<float> v = heads_of(v_tokens, 2, at.w_v, at.b_v, s.d_v);
+  to_heads(q_tokens, 0, at.w_q, at.b_q, s.d_k, buffers.q);
+  to_heads(k_tokens, 1, at.w_k, at.b_k, s.d_k, buffers.k);
+  to_heads(v_tokens, 2, at.w_v, at.b_v, s.d_v, buffers.v);
 
   // Steps 3 and 4.
-  const TokenProduct queries(q_tokens), keys(k_tokens);
-  std::vector<float> out = buffer(queries.elements * queries.seq * s.heads * s.d_v);
-  attention(queries.split_heads<Head, Query, DepthK, const float>(q.data(), s.heads, s.d_k),
-            keys.split_heads<KvHead, Key, DepthK, const float>(k.data(), s.heads, s.d_k),
-            keys.split_heads<KvHead, Key, DepthV, const float>(v.data(), s.heads, s.d_v),
-            queries.split_heads<Head, Query, DepthV, float>(out.data(), s.heads, s.d_v), options);
+  attention(queries.split_heads<Head, Query, DepthK, const float>(buffers.q, s.heads, s.d_k),
+            keys.split_heads<KvHead, Key, DepthK, const float>(buffers.k, s.heads, s.d_k),
+            keys.split_heads<KvHead, Key, DepthV, const float>(buffers.v, s.heads, s.d_v),
+            queries.split_heads<Head, Query, DepthV, float>(buffers.out, s.heads, s.d_v), options);
 
   // Step 5.
-  project(queries.dense<const float>(out.data(), s.heads * s.d_v), at.output, s.heads * s.d_v,
+  project(queries.dense<const float>(buffers.out, s.heads * s.d_v), at.output, s.heads * s.d_v,
           s.embedding, at.b_output, as_result(queries.as_rows(result)));
 }
 

@@ -10,6 +10,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
 
 #include "parallel/quota.hpp"
 #endif
@@ -40,12 +44,34 @@ void watch_forks() {
       pthread_atfork(nullptr, nullptr, [] { in_child.store(true, std::memory_order_relaxed); });
 }
 
+// Whether the system grants so many threads at once. oneTBB does not survive that it grants fewer
+// than oneTBB wants (a limit of processes, or of a container), so it is asked before the first use.
+bool starts_threads(int n) {
+  std::vector<std::thread> threads;
+  std::mutex all_at_once;
+  std::unique_lock<std::mutex> lock(all_at_once);
+  bool granted = true;
+  try {
+    threads.reserve(static_cast<std::size_t>(n));
+    for (int i = 0; i < n; ++i)
+      threads.emplace_back([&] { const std::lock_guard wait(all_at_once); });
+  } catch (const std::exception&) {
+    granted = false;
+  }
+  lock.unlock();
+  for (std::thread& thread : threads) thread.join();
+  return granted;
+}
+
 class Tbb final : public Executor {
  public:
   int workers() const override {
     if (in_child.load(std::memory_order_relaxed)) return 1;
     const KeepErrno keep_errno;
     const int arena = tbb::this_task_arena::max_concurrency();
+    if (arena <= 1) return 1;
+    static const bool has_threads = starts_threads(tbb::info::default_concurrency() - 1);
+    if (!has_threads) return 1;
     // Whoever made an arena of another size knows what it is for.
     static const int quota = parallel::cpu_quota("/");
     return quota > 0 && arena == tbb::info::default_concurrency() ? std::min(arena, quota) : arena;
@@ -69,19 +95,27 @@ class Tbb final : public Executor {
 };
 #endif
 
+// Never destroyed, because calls may still run when the process ends.
+template <class T>
+union Forever {
+  Forever() : executor() {}
+  ~Forever() {}
+  T executor;
+};
+
 }  // namespace
 
 const Executor& serial_executor() {
-  static const Serial serial;
-  return serial;
+  static const Forever<Serial> serial;
+  return serial.executor;
 }
 
 const Executor& default_executor() {
 #ifdef RAPT_WITHOUT_TBB
   return serial_executor();
 #else
-  static const Tbb executor;
-  return executor;
+  static const Forever<Tbb> tbb;
+  return tbb.executor;
 #endif
 }
 

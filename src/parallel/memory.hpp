@@ -1,60 +1,53 @@
-// Memory that outlives a call: asking the system for megabytes on every call would cost more than
-// small products.
+// Workspaces: memory from the allocator of the process.
 #pragma once
 
-#include <cstddef>
-#include <memory>
-#include <new>
 #include <utility>
 
 #include "kernels/kernels.hpp"
+#include "rapt/memory.hpp"
 
 namespace rapt::parallel {
 
-// Floats on cache lines, kept by the thread from call to call up to kKept. A call that runs inside
-// another one (from a caller's executor) finds the memory taken and gets its own.
+// Floats on cache lines, given back to whom they came from.
+class Block {
+ public:
+  Block() = default;
+  explicit Block(kernels::Index floats);  // throws std::bad_alloc
+  Block(Block&& other) noexcept { swap(other); }
+  Block& operator=(Block&& other) noexcept {
+    Block(std::move(other)).swap(*this);
+    return *this;
+  }
+  ~Block();
+
+  float* data() const { return data_; }
+  kernels::Index floats() const { return floats_; }
+  bool is_of_operator_new() const { return from_ == nullptr; }
+
+ private:
+  void swap(Block& other) noexcept {
+    std::swap(from_, other.from_);
+    std::swap(data_, other.data_);
+    std::swap(floats_, other.floats_);
+  }
+  const Allocator* from_ = nullptr;  // null: operator new
+  float* data_ = nullptr;
+  kernels::Index floats_ = 0;
+};
+
+// The block of one call. Asking the system for megabytes on every call would cost more than small
+// products, so where no allocator is set the thread keeps it from call to call. A call that runs
+// inside another one (from a caller's executor) finds the memory taken and gets its own.
 class Memory {
  public:
-  explicit Memory(kernels::Index floats) {
-    block_ = std::exchange(kept(), Block());
-    if (block_.floats < floats) block_ = Block(floats);
-  }
-  ~Memory() {
-    if (block_.floats <= kKept && block_.floats > kept().floats) kept() = std::move(block_);
-  }
+  explicit Memory(kernels::Index floats);
+  ~Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
-  float* data() { return block_.data.get(); }
+  float* data() const { return block_.data(); }
 
  private:
-  static constexpr kernels::Index kKept = kernels::Index{1} << 25;  // 128 MiB
-  static constexpr std::align_val_t kLine{64};
-
-  struct Free {
-    void operator()(float* data) const { ::operator delete(data, kLine); }
-  };
-  struct Block {
-    Block() = default;
-    explicit Block(kernels::Index n)
-        : floats(n),
-          data(static_cast<float*>(
-              ::operator new(static_cast<std::size_t>(n) * sizeof(float), kLine))) {}
-    Block(Block&& other) noexcept
-        : floats(std::exchange(other.floats, 0)), data(std::move(other.data)) {}
-    Block& operator=(Block&& other) noexcept {
-      floats = std::exchange(other.floats, 0);
-      data = std::move(other.data);
-      return *this;
-    }
-    kernels::Index floats = 0;
-    std::unique_ptr<float, Free> data;
-  };
-  static Block& kept() {
-    thread_local Block block;
-    return block;
-  }
-
   Block block_;
 };
 

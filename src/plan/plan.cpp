@@ -3,10 +3,12 @@
 #include "plan/plan.hpp"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "config/config.hpp"
 #include "plan/target.hpp"
+#include "rapt/error.hpp"
 
 namespace rapt::plan {
 namespace {
@@ -146,6 +148,16 @@ std::vector<tiles::Index> joined_parts(const tiles::AttentionProblem& problem,
   return any ? joined : std::vector<tiles::Index>();
 }
 
+__extension__ using Wide = __int128;  // the keyword is for -Wpedantic
+
+void check_size(const char* what, Wide n) {
+  constexpr tiles::Index kMost = tiles::Index{1} << 56;
+  if (n > kMost)
+    throw Error(ErrorCode::too_large,
+                std::string("attention is too large: it would be more than ") +
+                    std::to_string(kMost) + " " + what);
+}
+
 }  // namespace
 
 tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
@@ -172,8 +184,9 @@ tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
     plan.cuts.push_back(cut);
   }
 
-  // The same for every element of a run of equal ones.
-  tiles::Index partial_floats = 0;
+  // The same for every element of a run of equal ones. Sizes that are sound each have products that
+  // are not, which no memory holds.
+  Wide tasks = 0, partial_floats = 0;
   for (tiles::Cut& cut : plan.cuts) {
     cut.algorithm =
         *std::find_if(std::begin(kAttention), std::end(kAttention) - 1, [&](const auto* algorithm) {
@@ -185,9 +198,13 @@ tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
     cut.first_task = plan.tasks;
     const tiles::Index units = cut.count * problem.kv_heads * cut.row_blocks;
     plan.units += units;
-    plan.tasks += units * cut.parts;
-    if (cut.parts > 1 && units > 0)
-      partial_floats = std::max(partial_floats, cut.parts * cut.block_q * (problem.d_v + 2));
+    tasks += Wide{units} * cut.parts;
+    if (cut.parts > 1 && units > 0) {
+      partial_floats = std::max(partial_floats, Wide{cut.parts} * cut.block_q * (problem.d_v + 2));
+    }
+    check_size("tasks", tasks);
+    check_size("floats for what the parts of its keys leave", partial_floats);
+    plan.tasks = static_cast<tiles::Index>(tasks);
   }
   // Elements without rows have no units, and must not be found.
   std::erase_if(plan.cuts, [](const tiles::Cut& cut) { return cut.row_blocks == 0; });
@@ -197,7 +214,7 @@ tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
     plan.workspace = std::max(plan.workspace, cut.algorithm->workspace(problem, plan, cut));
 
   constexpr tiles::Index kWaveFloats = tiles::Index{8} << 20;  // 32 MiB, or one unit
-  plan.unit_floats = (partial_floats + 15) / 16 * 16;
+  plan.unit_floats = (static_cast<tiles::Index>(partial_floats) + 15) / 16 * 16;
   plan.wave_units = plan.unit_floats == 0
                         ? plan.units
                         : std::clamp<tiles::Index>(kWaveFloats / plan.unit_floats, 1, plan.units);

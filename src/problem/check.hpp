@@ -2,9 +2,13 @@
 // Nothing behind this room checks an input again.
 #pragma once
 
+#include <array>
+#include <vector>
+
 #include "rapt/attention.hpp"
 #include "rapt/cache.hpp"
 #include "rapt/gemm.hpp"
+#include "rapt/layer.hpp"
 #include "rapt/merge.hpp"
 #include "rapt/quantize.hpp"
 #include "rapt/rope.hpp"
@@ -46,5 +50,20 @@ tiles::ConvertProblem check_convert(const AnyRows& from, const AnyRowsOut& to);
 
 tiles::MergeProblem check_merge(std::span<const AttentionPart> parts, const AnyOut& out,
                                 const LseView& lse);
+
+void check_layer(const LayerShape& shape);
+// What a token becomes before it is split into heads.
+std::int64_t layer_width(const LayerShape& shape);
+
+// The parameters of a layer of a checked shape, in the order of LayerParameters.
+struct LayerParameter {
+  const char* name;
+  std::vector<double> LayerParameters::* values;
+  bool optional;
+  std::vector<std::int64_t> extents;
+  std::int64_t elements() const;
+};
+std::array<LayerParameter, 9> layer_parameters(const LayerShape& shape);
+void check_layer(const LayerShape& shape, const LayerParameters& parameters);
 
 }  // namespace rapt::problem

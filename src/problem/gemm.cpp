@@ -29,6 +29,15 @@ tiles::Array<T> matrix_of(const View<T, RowAxis, ColumnAxis>& view) {
   return array;
 }
 
+// Copies of a and b are padded to whole tiles, either way round: by less than this along each axis.
+// The rows of all batch elements may be those of one product.
+void copy_fits(const char* name, const char* axis, std::int64_t extent, std::int64_t k) {
+  constexpr std::int64_t kPadding = 4 * kernels::kMaxColumns;
+  Range range(name, sizeof(float));
+  range.axis(Inner::name, k + kPadding, 1);
+  range.axis(axis, extent + kPadding, k + kPadding);
+}
+
 }  // namespace
 
 tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a,
@@ -48,6 +57,8 @@ tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a,
   p.m = c.extent<Row>();
   p.n = c.extent<Column>();
   p.k = a.extent<Inner>();
+  copy_fits("a, a row for each of c,", Row::name, p.batch.size * p.m, p.k);
+  copy_fits("b", Column::name, p.n, p.k);
   p.alpha = options.alpha;
   p.beta = options.beta;
   p.a = matrix_of(a);

@@ -259,6 +259,15 @@ static void count_tasks(void* context, int64_t tasks, rapt_task task, const void
   for (int64_t i = tasks; i-- > 0;) task(task_context, i, (int)(i % 3));
 }
 
+static void every_task(void* context, int64_t tasks, rapt_task task, const void* task_context) {
+  (void)context;
+  for (int64_t i = 0; i < tasks; ++i) task(task_context, i, 0);
+}
+static void all_but_the_last(void* context, int64_t tasks, rapt_task task,
+                             const void* task_context) {
+  every_task(context, tasks - 1, task, task_context);
+}
+
 static void test_plan(void) {
   set_up();
   want(1);
@@ -303,6 +312,37 @@ static void test_plan(void) {
   CHECK(same == length && strlen(begin) == 7 && memcmp(begin, text, 7) == 0);
   free(text);
   CHECK_ERROR(rapt_plan_explain(plan, NULL, 8, NULL), RAPT_BAD_VALUE, WORDS("text", "null"));
+
+  // And in fields: of how little a caller of an older version knows, and of all.
+  rapt_explanation explanation = {.size = sizeof explanation};
+  CHECK(rapt_plan_explanation(plan, &explanation) == RAPT_OK);
+  char target[64];
+  CHECK(rapt_target(target, sizeof target, NULL) == RAPT_OK);
+  CHECK(strcmp(explanation.target, target) == 0);
+  CHECK(explanation.size == sizeof explanation && explanation.cuts == 1 && explanation.tasks > 0);
+  CHECK(explanation.bytes == sizeof q_data + sizeof k_data + sizeof v_data + sizeof out_data);
+  rapt_explanation older = {.size = offsetof(rapt_explanation, config_row)};
+  older.tasks = -7;
+  CHECK(rapt_plan_explanation(plan, &older) == RAPT_OK);
+  CHECK(strcmp(older.target, target) == 0 && older.config_row == NULL && older.tasks == -7);
+  rapt_cut cut = {.size = sizeof cut};
+  CHECK(rapt_plan_cut(plan, 0, &cut) == RAPT_OK);
+  CHECK(cut.elements == 1 && cut.seq_q == SEQ_Q && cut.seq_kv == SEQ_KV);
+  CHECK(cut.units * cut.parts == explanation.tasks && strstr(cut.algorithm, "flash") != NULL);
+  CHECK(cut.n_refused == 0 || strlen(cut.refused[0].reason) > 0);
+  CHECK_ERROR(rapt_plan_cut(plan, 1, &cut), RAPT_BAD_VALUE, WORDS("number is 1", "1 cuts"));
+  CHECK_ERROR(rapt_plan_cut(plan, -1, &cut), RAPT_BAD_VALUE, WORDS("number is -1"));
+  CHECK_ERROR(rapt_plan_explanation(plan, NULL), RAPT_BAD_VALUE, WORDS("explanation", "null"));
+  explanation.size = 0;
+  CHECK_ERROR(rapt_plan_explanation(plan, &explanation), RAPT_BAD_VALUE,
+              WORDS("explanation.size is 0", "sizeof"));
+  struct {
+    rapt_cut known;
+    int64_t added;
+  } newer = {{.size = sizeof newer}, 5};
+  CHECK(rapt_plan_cut(plan, 0, &newer.known) == RAPT_OK);
+  CHECK(newer.known.size == sizeof newer && newer.known.parts == cut.parts && newer.added == 0);
+
   rapt_plan_destroy(plan);
   rapt_plan_destroy(NULL);
 
@@ -320,6 +360,12 @@ static void test_executors(void) {
                                           .executor = rapt_serial_executor()};
   CHECK(rapt_attention(&q, &k, &v, &out, &options) == RAPT_OK);
   CHECK(as_wanted());
+  rapt_executor executor = {sizeof executor, NULL, count_workers, every_task};
+  CHECK(rapt_test_executor(NULL) == RAPT_OK);
+  CHECK(rapt_test_executor(&executor) == RAPT_OK);
+  executor.parallel_for = all_but_the_last;
+  CHECK_ERROR(rapt_test_executor(&executor), RAPT_BAD_VALUE, WORDS("task 0 of 1", "never called"));
+
   const rapt_executor broken = {.size = sizeof broken, .workers = count_workers};
   const rapt_attention_options wrong = {.size = sizeof wrong, .executor = &broken};
   CHECK_ERROR(rapt_attention(&q, &k, &v, &out, &wrong), RAPT_BAD_VALUE,
@@ -483,6 +529,116 @@ static void test_gemm(void) {
   CHECK_ERROR(rapt_gemm(&b, &a, &c, NULL), RAPT_EXTENT_MISMATCH, WORDS("axis k", "7", "3"));
 }
 
+// ------------------------------------------------------------------------------------- the layer
+
+static void test_layer(void) {
+  // One head that passes tokens on: q = k = v = token, of embedding D; and biases of v and output.
+  enum { D = 4, TOKENS = 3 };
+  set_up();
+  double one[D * D] = {0}, b_v[D], b_output[D];
+  for (int d = 0; d < D; ++d) {
+    one[d * D + d] = 1;
+    b_v[d] = d;
+    b_output[d] = 10;
+  }
+  const rapt_layer_shape shape = {.size = sizeof shape, .embedding = D, .heads = 1, .d_k = D, D};
+  rapt_layer_parameters parameters = {.size = sizeof parameters,
+                                      .w_q = one,
+                                      .w_k = one,
+                                      .w_v = one,
+                                      .output = one,
+                                      .b_v = b_v,
+                                      .b_output = b_output};
+  rapt_layer* layer = NULL;
+  CHECK(rapt_layer_create(&layer, &shape, &parameters) == RAPT_OK);
+  float tokens_data[TOKENS * D], result_data[TOKENS * D];
+  draw(tokens_data, TOKENS * D);
+  const rapt_array tokens = rapt_dense(tokens_data, RAPT_F32, 2, (const int64_t[]){TOKENS, D}),
+                   result = rapt_dense(result_data, RAPT_F32, 2, (const int64_t[]){TOKENS, D});
+  const rapt_attention_options options = {.size = sizeof options, .causal = 1};
+  CHECK(rapt_layer_run(layer, &tokens, &tokens, &tokens, &result, &options) == RAPT_OK);
+  double wanted[TOKENS * D];
+  for (int i = 0; i < TOKENS; ++i) {
+    double sum = 0, *row = wanted + i * D;
+    for (int d = 0; d < D; ++d) row[d] = 0;
+    for (int j = 0; j <= i; ++j) {
+      double s = 0;
+      for (int d = 0; d < D; ++d)
+        s += (double)tokens_data[i * D + d] * (double)tokens_data[j * D + d];
+      const double p = exp(s / sqrt(D));
+      sum += p;
+      for (int d = 0; d < D; ++d) row[d] += p * (double)tokens_data[j * D + d];
+    }
+    for (int d = 0; d < D; ++d) row[d] = row[d] / sum + d + 10;
+  }
+  CHECK(near(result_data, wanted, TOKENS * D, 1e-5));
+  rapt_layer_parameters own = {.size = sizeof own};
+  CHECK(rapt_layer_get_parameters(layer, &own) == RAPT_OK);
+  CHECK(own.w_q != one && memcmp(own.w_q, one, sizeof one) == 0);
+  CHECK(own.qkv == NULL && own.b_q == NULL && memcmp(own.b_v, b_v, sizeof b_v) == 0);
+  CHECK_ERROR(rapt_layer_run(layer, &q, &tokens, &tokens, &result, NULL), RAPT_WRONG_RANK,
+              WORDS("q_tokens"));
+  rapt_layer_destroy(layer);
+  rapt_layer_destroy(NULL);
+
+  parameters.w_k = NULL;
+  CHECK_ERROR(rapt_layer_create(&layer, &shape, &parameters), RAPT_EXTENT_MISMATCH,
+              WORDS("w_k", "[1, 4, 4]"));
+  CHECK(layer == NULL);
+  rapt_layer_shape wrong = shape;
+  wrong.d_v = -1;
+  CHECK_ERROR(rapt_layer_create(&layer, &wrong, &parameters), RAPT_EXTENT_RANGE,
+              WORDS("d_v of the layer is -1"));
+  wrong.d_v = wrong.heads = wrong.embedding = 1 << 20;
+  CHECK_ERROR(rapt_layer_create(&layer, &wrong, &parameters), RAPT_TOO_LARGE,
+              WORDS("w_v", "heads"));
+  CHECK_ERROR(rapt_layer_create(&layer, NULL, &parameters), RAPT_BAD_VALUE, WORDS("shape", "null"));
+  CHECK_ERROR(rapt_layer_create(&layer, &shape, NULL), RAPT_BAD_VALUE, WORDS("parameters", "null"));
+  CHECK_ERROR(rapt_layer_run(NULL, &q, &q, &q, &q, NULL), RAPT_BAD_VALUE, WORDS("layer", "null"));
+
+  wrong = (rapt_layer_shape){.size = sizeof wrong, .embedding = 5, 7, 2, 3, 4};
+  CHECK(rapt_layer_create_random(&layer, &wrong, 3) == RAPT_OK);
+  CHECK(rapt_layer_get_parameters(layer, &own) == RAPT_OK);
+  CHECK(own.qkv != NULL && own.qkv[3 * 5 * 7 - 1] != 0 && own.b_output == NULL);
+  rapt_layer_destroy(layer);
+}
+
+// ------------------------------------------------------------------------------------- memory
+
+static int blocks = 0;
+static void* give(void* context, size_t bytes) {
+  ++*(int*)context;
+  ++blocks;
+  // C99 has no aligned memory: what malloc gave stands before the block.
+  char* const all = malloc(bytes + 128);
+  char* const block = all + (128 - (uintptr_t)all % 64);
+  memcpy(block - sizeof all, &all, sizeof all);
+  return block;
+}
+static void take(void* context, void* memory, size_t bytes) {
+  (void)context;
+  (void)bytes;
+  --blocks;
+  void* all;
+  memcpy(&all, (char*)memory - sizeof all, sizeof all);
+  free(all);
+}
+
+static void test_allocator(void) {
+  set_up();
+  want(0);
+  int given = 0;
+  const rapt_allocator allocator = {sizeof allocator, &given, give, take};
+  CHECK(rapt_set_allocator(&allocator) == RAPT_OK);
+  CHECK(rapt_attention(&q, &k, &v, &out, NULL) == RAPT_OK);
+  CHECK(as_wanted());
+  CHECK(given > 0 && blocks == 0);
+  CHECK(rapt_set_allocator(NULL) == RAPT_OK);
+  given = 0;
+  CHECK(rapt_attention(&q, &k, &v, &out, NULL) == RAPT_OK);
+  CHECK(given == 0);
+}
+
 // ------------------------------------------------------------------------------- what goes wrong
 
 static void test_errors(void) {
@@ -500,7 +656,10 @@ static void test_errors(void) {
   wrong = k;
   wrong.data = NULL;
   CHECK_ERROR(rapt_attention(&q, &wrong, &v, &out, NULL), RAPT_NULL_DATA, WORDS("k", "288"));
-  for (int rank = -1; rank <= RAPT_MAX_AXES + 1; ++rank) {
+  wrong = rapt_dense(k_data, RAPT_F32, -1, NULL);
+  CHECK_ERROR(rapt_attention(&q, &wrong, &v, &out, NULL), RAPT_BAD_VALUE,
+              WORDS("the rank of k is -1", "3 to 7"));
+  for (int rank = 0; rank <= RAPT_MAX_AXES + 1; ++rank) {
     if (rank >= 3 && rank <= 7) continue;
     wrong = rapt_dense(k_data, RAPT_F32, rank, (const int64_t[8]){2, 9, 16, 1, 1, 1, 1, 1});
     CHECK_ERROR(rapt_attention(&q, &wrong, &v, &out, NULL), RAPT_WRONG_RANK,
@@ -569,6 +728,12 @@ static void test_layout(void) {
   CHECK_LAST(rapt_rope_options, executor, 24);
   CHECK_LAST(rapt_append_options, executor, 64);
   CHECK_LAST(rapt_gemm_options, executor, 40);
+  CHECK_LAST(rapt_explanation, bytes, 128);
+  CHECK_LAST(rapt_refusal, reason, 8);
+  CHECK_LAST(rapt_cut, part_kv, 88);
+  CHECK_LAST(rapt_layer_shape, d_v, 40);
+  CHECK_LAST(rapt_layer_parameters, b_output, 72);
+  CHECK_LAST(rapt_allocator, deallocate, 24);
   CHECK(offsetof(rapt_executor, parallel_for) == 24 && sizeof(rapt_executor) == 32);
 }
 
@@ -620,6 +785,8 @@ int main(void) {
   test_append();
   test_conversions();
   test_gemm();
+  test_layer();
+  test_allocator();
   test_errors();
   test_sizes();
   test_layout();

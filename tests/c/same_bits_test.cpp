@@ -2,6 +2,7 @@
 // is thrown out of a C function, nor is one thread told what went wrong on another.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <new>
 #include <string>
@@ -147,6 +148,103 @@ TEST(C, ComputesTheBitsOfAttention) {
               explain(data.stored_q(), data.stored_k(), data.stored_v(), data.stored_out(), given)
                   .text());
   });
+}
+
+TEST(C, ExplainsInTheSameFields) {
+  Seeds(73, cases(100)).for_each([](std::uint64_t seed) {
+    AttentionData data(AttentionCase::random(seed));
+    const Explanation e = explain(data.stored_q(), data.stored_k(), data.stored_v(),
+                                  data.stored_out(), data.options());
+    Arrays arrays;
+    const rapt_attention_options options = options_of(data.options(), arrays);
+    rapt_plan* plan = nullptr;
+    ASSERT_EQ(rapt_plan_create(&plan, arrays(data.stored_q()), arrays(data.stored_k()),
+                               arrays(data.stored_v()), arrays(data.stored_out()), &options),
+              RAPT_OK)
+        << rapt_last_error();
+    rapt_explanation c{};
+    c.size = sizeof(c);
+    ASSERT_EQ(rapt_plan_explanation(plan, &c), RAPT_OK);
+    EXPECT_EQ(c.target, e.target);
+    EXPECT_EQ(c.config_row, e.config_row);
+    const std::int64_t fields[] = {c.tuned,        c.tile_rows, c.tile_columns,  c.cuts,
+                                   c.tasks,        c.waves,     c.shared_tasks,  c.workspace_bytes,
+                                   c.worker_bytes, c.tiles,     c.skipped_tiles, c.masked_tiles};
+    const std::int64_t wanted[] = {
+        e.tuned,        e.tile_rows, e.tile_columns,  static_cast<std::int64_t>(e.cuts.size()),
+        e.tasks,        e.waves,     e.shared_tasks,  e.workspace_bytes,
+        e.worker_bytes, e.tiles,     e.skipped_tiles, e.masked_tiles};
+    EXPECT_TRUE(std::ranges::equal(fields, wanted)) << data.of.describe();
+    EXPECT_EQ(c.flops, e.flops);
+    EXPECT_EQ(c.bytes, e.bytes);
+    for (std::size_t i = 0; i < e.cuts.size(); ++i) {
+      const Explanation::Cut& of = e.cuts[i];
+      rapt_cut cut{};
+      cut.size = sizeof(cut);
+      ASSERT_EQ(rapt_plan_cut(plan, static_cast<std::int64_t>(i), &cut), RAPT_OK);
+      EXPECT_EQ(cut.algorithm, of.algorithm);
+      const std::int64_t numbers[] = {cut.elements, cut.seq_q, cut.seq_kv, cut.block_q,
+                                      cut.block_kv, cut.units, cut.parts,  cut.part_kv};
+      const std::int64_t right[] = {of.elements, of.seq_q, of.seq_kv, of.block_q,
+                                    of.block_kv, of.units, of.parts,  of.part_kv};
+      EXPECT_TRUE(std::ranges::equal(numbers, right)) << data.of.describe();
+      ASSERT_EQ(cut.n_refused, static_cast<std::int64_t>(of.refused.size()));
+      for (std::size_t n = 0; n < of.refused.size(); ++n) {
+        EXPECT_EQ(cut.refused[n].algorithm, of.refused[n].algorithm);
+        EXPECT_EQ(cut.refused[n].reason, of.refused[n].reason);
+      }
+    }
+    rapt_plan_destroy(plan);
+  });
+}
+
+// A layer drawn in C++, with all that may be left out, given to C.
+TEST(C, ComputesTheBitsOfTheLayer) {
+  const LayerShape shape = {11, 13, 3, 5, 7};
+  LayerParameters p = MultiHeadAttention(shape, 7).parameters();
+  const auto bias = [](std::size_t n) {
+    std::vector<double> values(n);
+    for (std::size_t i = 0; i < n; ++i) values[i] = 0.25 * static_cast<double>(i) - 1;
+    return values;
+  };
+  p.b_q = bias(15);
+  p.b_k = bias(15);
+  p.b_v = bias(21);
+  p.b_output = bias(11);
+  const MultiHeadAttention layer(shape, p);
+  Tensor<float> q({2, 17, 11}), k({2, 19, 11}), v({2, 19, 11}), one({2, 17, 11}),
+      other({2, 17, 11}), lse({2, 3, 17});
+  for (auto* tokens : {&q, &k, &v})
+    tokens->fill([](std::int64_t n) { return static_cast<float>(n * 7 % 23) / 8 - 1; });
+  AttentionOptions options;
+  options.causal = true;
+  options.lse = lse.view<Head, Query>();
+  layer(q.view<Query, Embedding>(), k.view<Key, Embedding>(), v.view<Key, Embedding>(),
+        one.view<Query, Embedding>(), options);
+
+  Arrays arrays;
+  const rapt_layer_shape c_shape = {sizeof(c_shape), 11, 13, 3, 5, 7};
+  const rapt_layer_parameters parameters = {
+      sizeof(parameters), p.qkv.data(), p.w_q.data(), p.w_k.data(), p.w_v.data(),
+      p.output.data(),    p.b_q.data(), p.b_k.data(), p.b_v.data(), p.b_output.data()};
+  rapt_layer* c_layer = nullptr;
+  ASSERT_EQ(rapt_layer_create(&c_layer, &c_shape, &parameters), RAPT_OK) << rapt_last_error();
+  const rapt_attention_options c_options = options_of(options, arrays);
+  ASSERT_EQ(rapt_layer_run(c_layer, arrays(q.view<Query, Embedding>()),
+                           arrays(k.view<Key, Embedding>()), arrays(v.view<Key, Embedding>()),
+                           arrays(other.view<Query, Embedding>()), &c_options),
+            RAPT_OK)
+      << rapt_last_error();
+  EXPECT_TRUE(same_bits(one.values(), other.values()));
+  rapt_layer_destroy(c_layer);
+
+  ASSERT_EQ(rapt_layer_create_random(&c_layer, &c_shape, 7), RAPT_OK);
+  rapt_layer_parameters drawn{};
+  drawn.size = sizeof(drawn);
+  ASSERT_EQ(rapt_layer_get_parameters(c_layer, &drawn), RAPT_OK);
+  EXPECT_TRUE(std::equal(p.w_v.begin(), p.w_v.end(), drawn.w_v));
+  EXPECT_EQ(drawn.b_v, nullptr);
+  rapt_layer_destroy(c_layer);
 }
 
 TEST(C, ComputesTheBitsOfTheMatrixProduct) {

@@ -1,49 +1,14 @@
 // Plans: made once, run many times, without memory of their own; and what explain() says of them.
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
+#include <cstring>
 #include <thread>
 
 #include "rapt/rapt.hpp"
+#include "support/allocations.hpp"
 #include "support/attention_case.hpp"
 #include "support/memory.hpp"
 #include "support/ways.hpp"
-
-// Clang's word for it, and g++'s.
-#if defined(__has_feature)
-#define RAPT_THREAD_SANITIZER __has_feature(thread_sanitizer)
-#elif defined(__SANITIZE_THREAD__)
-#define RAPT_THREAD_SANITIZER 1
-#else
-#define RAPT_THREAD_SANITIZER 0
-#endif
-
-namespace {
-
-// Every allocation of the program by new.
-std::atomic<std::int64_t> allocations{0};
-
-}  // namespace
-
-// ThreadSanitizer brings its own; there no allocation is counted.
-#if !RAPT_THREAD_SANITIZER
-static void* allocate(std::size_t bytes, std::size_t alignment) {
-  ++allocations;
-  void* memory = nullptr;
-  if (posix_memalign(&memory, alignment, bytes == 0 ? 1 : bytes) != 0) throw std::bad_alloc();
-  return memory;
-}
-void* operator new(std::size_t bytes) { return allocate(bytes, sizeof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return allocate(bytes, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-#endif
 
 namespace rapt::tests {
 namespace {

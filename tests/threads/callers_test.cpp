@@ -13,6 +13,7 @@
 #include "support/attention_case.hpp"
 #include "support/executors.hpp"
 #include "support/gemm_case.hpp"
+#include "support/pool.hpp"
 #include "support/ways.hpp"
 
 #ifndef RAPT_WITHOUT_TBB
@@ -81,10 +82,10 @@ TEST(Callers, ManyThreadsAtOnce) {  // B12
     const Forced forced(*kernels);
     std::atomic<int> wrong{0};
     std::vector<std::thread> callers;
-    for (std::uint64_t i = 0; i < 4; ++i) {
+    for (std::uint64_t i = 0; i < 8; ++i) {
       callers.emplace_back([&, i] {
         Job job(i + 1);
-        for (std::int64_t n = cases(100); n > 0; --n) wrong += !job.again();
+        for (std::int64_t n = cases(50); n > 0; --n) wrong += !job.again();
       });
     }
     for (std::thread& caller : callers) caller.join();
@@ -92,20 +93,42 @@ TEST(Callers, ManyThreadsAtOnce) {  // B12
   }
 }
 
-TEST(Callers, OneExecutorSharedByThreads) {
+TEST(Callers, OnePoolSharedByThreads) {
   const Watchdog watchdog(300);
-  const ThreadExecutor executor(3);
+  const Pool pool(3);
   std::atomic<int> wrong{0};
   std::vector<std::thread> callers;
-  for (std::uint64_t i = 0; i < 3; ++i) {
+  for (std::uint64_t i = 0; i < 8; ++i) {
     callers.emplace_back([&, i] {
       Job job(i + 1);
-      for (std::int64_t n = cases(20); n > 0; --n) wrong += !job.again(&executor);
+      for (std::int64_t n = cases(20); n > 0; --n) wrong += !job.again(&pool);
     });
   }
   for (std::thread& caller : callers) caller.join();
   EXPECT_EQ(wrong, 0);
-  EXPECT_GT(executor.most_tasks, 1) << "the problems are too small to say anything";
+}
+
+// An engine whose tasks call rapt, on its own pool and on the default executor.
+TEST(Callers, TasksOfAPool) {  // B12
+  const Watchdog watchdog(300);
+  const Pool pool(3);
+  struct Context {
+    const Pool& pool;
+    std::vector<Job> jobs;
+    std::atomic<int> wrong{0};
+  } context{pool, {}};
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) context.jobs.emplace_back(seed);
+  for (std::int64_t n = cases(10); n > 0; --n) {
+    pool.parallel_for(
+        8,
+        [](const void* given, std::int64_t task, int) {
+          auto& c = *static_cast<Context*>(const_cast<void*>(given));
+          Job& job = c.jobs[static_cast<std::size_t>(task)];
+          c.wrong += !job.again(&c.pool) + !job.again();
+        },
+        &context);
+  }
+  EXPECT_EQ(context.wrong, 0);
 }
 
 // A call inside a task of a call: rapt's memory is kept for each thread, and the inner one needs
@@ -157,6 +180,21 @@ TEST(Callers, TasksOfTheCallerThatHoldAMutex) {  // B30
   tbb::parallel_for(0, static_cast<int>(cases(60)), [&](int) {
     const std::lock_guard lock(mutex);
     wrong += !job.again();
+  });
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(Callers, TasksInAnArenaOfTheCaller) {  // B30
+  const Watchdog watchdog(300);
+  const Pool pool(2);
+  std::vector<Job> jobs;
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) jobs.emplace_back(seed);
+  std::atomic<int> wrong{0};
+  tbb::task_arena(3).execute([&] {
+    for (std::int64_t n = cases(10); n > 0; --n) {
+      tbb::parallel_for(std::size_t{0}, jobs.size(),
+                        [&](std::size_t i) { wrong += !jobs[i].again(&pool) + !jobs[i].again(); });
+    }
   });
   EXPECT_EQ(wrong, 0);
 }
