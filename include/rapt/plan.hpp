@@ -30,9 +30,12 @@ struct Explanation {
     std::int64_t parts = 0, part_kv = 0;     // into which the keys of a unit are split
   };
 
-  std::string target;      // ISA
-  std::string config_row;  // the numbers in use, as the config format spells them
-  bool tuned = false;      // the row is from a config, not from the formulas
+  std::string bench_case;     // rapt-bench --case computes the like; empty: nothing to compute
+  std::string target;         // ISA
+  std::string config_row;     // the numbers in use, as the config format spells them
+  bool tuned = false;         // the row is from a config, not from the formulas
+  std::string config_source;  // of the config in use, as ConfigReport has it
+  std::vector<std::string> config_refused;       // and the files that were refused before it
   std::int64_t tile_rows = 0, tile_columns = 0;  // register tile
   std::vector<Cut> cuts;
   std::int64_t tasks = 0, waves = 0;

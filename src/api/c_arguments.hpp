@@ -58,29 +58,45 @@ T& must(const char* name, T* pointer) {
   return *pointer;
 }
 
+// Whether a size is that of some version of the struct.
+template <class Struct>
+void check_size(const char* name, std::size_t size) {
+  constexpr std::size_t kLargest = 4096;  // no version's: a size that was never set
+  if (size >= sizeof(size) && size <= kLargest) return;
+  problem::fail(ErrorCode::bad_value, {std::string(name) + ".size", std::to_string(size),
+                                       "must be the sizeof of the struct, " +
+                                           std::to_string(sizeof(Struct)) + " in this version"});
+}
+
 // The struct of a caller of any version: what it does not have is 0, and so is what this version
 // does not have, or the caller wants something that would be left undone.
 template <class Struct>
 Struct known(const char* name, const Struct* given) {
   Struct fields{};
   if (given == nullptr) return fields;
-  constexpr std::size_t kLargest = 4096;  // no version's: a size that was never set
   std::size_t size = 0;
   std::memcpy(&size, given, sizeof(size));
-  const auto refuse = [&](const std::string& rule) {
-    problem::fail(ErrorCode::bad_value, {std::string(name) + ".size", std::to_string(size), rule});
-  };
-  if (size < sizeof(size) || size > kLargest)
-    refuse("must be the sizeof of the struct, " + std::to_string(sizeof(Struct)) +
-           " in this version");
+  check_size<Struct>(name, size);
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   std::memcpy(&fields, bytes, std::min(size, sizeof(Struct)));
   for (std::size_t i = sizeof(Struct); i < size; ++i) {
     if (bytes[i] != 0)
-      refuse("a field beyond the " + std::to_string(sizeof(Struct)) +
-             " bytes that this version knows is set");
+      problem::fail(ErrorCode::bad_value, {std::string(name) + ".size", std::to_string(size),
+                                           "a field beyond the " + std::to_string(sizeof(Struct)) +
+                                               " bytes that this version knows is set"});
   }
   return fields;
+}
+
+// And the way back: a struct is written as far as the caller's version has it, the rest is 0.
+template <class Struct>
+void give(const char* name, Struct fields, Struct* to) {
+  std::size_t size = 0;
+  std::memcpy(&size, to, sizeof(size));
+  check_size<Struct>(name, size);
+  fields.size = size;
+  std::memset(to, 0, size);
+  std::memcpy(to, &fields, std::min(size, sizeof(Struct)));
 }
 
 static_assert(RAPT_F32 == static_cast<int>(Type::f32) && RAPT_BF16 == static_cast<int>(Type::bf16));

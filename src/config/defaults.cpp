@@ -89,7 +89,7 @@ AttentionRow attention_row(const Config& config, std::string_view target, Regist
   const auto at = std::lower_bound(kHeadSizes.begin(), kHeadSizes.end(), head_size);
   const std::int64_t size_class = at == kHeadSizes.end() ? head_size : *at;
   for (const TargetRows& rows : config.targets) {
-    if (rows.target != target) continue;
+    if (rows.target != target || !fits(config)) continue;
     for (const AttentionRow& row : rows.attention) {
       if (row.head_size == size_class) return row;
     }
@@ -99,7 +99,7 @@ AttentionRow attention_row(const Config& config, std::string_view target, Regist
 
 GemmRow gemm_row(const Config& config, std::string_view target, Registers registers) {
   for (const TargetRows& rows : config.targets) {
-    if (rows.target == target && rows.gemm) return *rows.gemm;
+    if (rows.target == target && rows.gemm && fits(config)) return *rows.gemm;
   }
   return default_gemm_row(machine_caches(), registers);
 }
