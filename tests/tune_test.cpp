@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "../tune/install.hpp"
+#include "../tune/problems.hpp"
 #include "../tune/race.hpp"
 #include "config/atomic_file.hpp"
 #include "config/config.hpp"
@@ -107,6 +108,50 @@ TEST(TuneCrossover, IsWhereTheAlgorithmsMeet) {
   // The default, 3, does what 2 does; and what is not better by the margin does not move it.
   EXPECT_EQ(crossover(rows, {1, 1, 9, 9, 9}, {5, 5, 5, 5, 5}, 3), 3u);
   EXPECT_EQ(crossover(rows, {1, 2, 4.95, 8, 16}, {5, 5, 5, 5, 5}, 2), 2u);
+}
+
+TEST(TuneRace, CountsAShapeByItsWeight) {
+  const double seconds[3][2] = {{1, 1}, {0.8, 1.0}, {1.0, 0.9}};
+  const auto measure = [&](std::size_t candidate, std::size_t shape) {
+    return seconds[candidate][shape];
+  };
+  EXPECT_EQ(race(3, 2, 4, measure, never).winner(), 1u);
+  EXPECT_EQ(race(3, Shapes({1.0, 9.0}), 4, measure, never).winner(), 2u);
+  const Duel weighed = duel(
+      Shapes({0.0, 1.0}), 4,
+      [&](std::size_t candidate, std::size_t shape) {
+        return seconds[candidate == 0 ? 0 : 2][shape];
+      },
+      never);
+  EXPECT_NEAR(weighed.gain(), 1 / 0.9, 1e-9);
+}
+
+// A chat: each token is a problem of its own length.
+TEST(TuneProblems, OfAProgramAreItsMostCostlyOnes) {
+  std::vector<bench::Shape> traced;
+  for (int n = 513; n <= 1024; ++n) {
+    const std::string size = std::to_string(n);
+    traced.push_back(bench::parse_line("attention/1,8,2,1," + size + ",64,64/bf16 calls:24"));
+  }
+  traced.push_back(bench::parse_line("attention/1,8,2,512,512,64,64/bf16/causal calls:24"));
+  traced.push_back(bench::parse_line("attention/1,8,2,1,600,80,64/bf16 calls:24"));
+  traced.push_back(bench::parse_line("attention/1,8,2,1,600,300,64/bf16 calls:24"));  // no row
+  traced.push_back(bench::parse_line("gemm/8,64,64 calls:1"));
+  traced.push_back(bench::parse_line("gemm/512,512,512/bias calls:9"));
+
+  const std::vector<bench::Shape> d64 = of_program(traced, 64);
+  ASSERT_EQ(d64.size(), 2u);
+  const bench::Shape& decode = d64[0].attention().seq_q == 1 ? d64[0] : d64[1];
+  EXPECT_EQ(decode.name, "attention/1,8,2,1,1024,64,64/bf16");  // stands for all
+  EXPECT_GT(decode.calls, 24 * 512 / 2);
+  EXPECT_LT(decode.calls, 24 * 512);
+  ASSERT_EQ(of_program(traced, 80).size(), 1u);
+  EXPECT_EQ(of_program(traced, 128).size(), 0u);
+  const std::vector<bench::Shape> products = of_program(traced, 0);
+  ASSERT_EQ(products.size(), 2u);
+  EXPECT_EQ(products[0].name, "gemm/512,512,512/bias");
+  EXPECT_EQ(time_weight(products[0], 2.0), 18);
+  EXPECT_EQ(time_weight(bench::parse_shape("gemm/8,8,8"), 2.0), 1);
 }
 
 class TuneFile : public testing::Test {

@@ -105,8 +105,11 @@ std::vector<Shape> of_program(const std::vector<Shape>& traced, std::int64_t hea
         key += "," + std::to_string(n);
       key += "," + octave(a.seq_q) + "," + octave(a.seq_kv);
       // Of what follows, numbers are lengths.
-      for (const char c : s.name.substr(s.name.find('/', s.name.find('/') + 1)))
+      for (std::size_t i = std::min(s.name.find('/', s.name.find('/') + 1), s.name.size());
+           i < s.name.size(); ++i) {
+        const char c = s.name[i];
         if (c == '/' || (c >= 'a' && c <= 'z')) key += c;
+      }
     }
     Group& group = groups[key];
     const double own = cost(s) * static_cast<double>(std::max<std::int64_t>(s.calls, 1));
