@@ -1,5 +1,6 @@
 #include "doctor.hpp"
 
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,7 +15,6 @@
 #include <sstream>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 #include "bench/cases.hpp"
@@ -68,6 +68,12 @@ std::size_t cores() {
   return siblings.size();
 }
 
+// CPUs that the affinity of this process leaves, on which threads may run.
+int allowed_cpus() {
+  cpu_set_t set[16];  // for 16384 CPUs
+  return ::sched_getaffinity(0, sizeof set, set) == 0 ? CPU_COUNT_S(sizeof set, set) : 1;
+}
+
 // What is wrong, to be said at the end.
 using Troubles = std::vector<std::string>;
 
@@ -98,7 +104,7 @@ void isa_targets(Troubles& troubles) {
 
 void thread_counts(Troubles& troubles) {
   const long online = ::sysconf(_SC_NPROCESSORS_ONLN);
-  const auto allowed = static_cast<int>(std::thread::hardware_concurrency());  // by affinity
+  const int allowed = allowed_cpus();
   const int quota = parallel::cpu_quota("/"), workers = threads();
   line("threads", "%d by default: %ld CPUs, affinity leaves %d, control groups %s", workers, online,
        allowed, quota == 0 ? "do not limit them" : ("grant " + std::to_string(quota)).c_str());

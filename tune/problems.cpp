@@ -87,7 +87,8 @@ std::vector<Shape> of_program(const std::vector<Shape>& traced, std::int64_t hea
     return at == config::kHeadSizes.end() ? -1 : *at;
   };
   const auto octave = [](std::int64_t n) {
-    return std::to_string(std::bit_width(static_cast<std::uint64_t>(n)));
+    return std::to_string(
+        std::bit_width(static_cast<std::uint64_t>(n - 1)));  // ..., 513 to 1024, ...
   };
   struct Group {
     Shape largest;
