@@ -279,7 +279,8 @@ void add_context(const Options& options) {
   benchmark::AddCustomContext("cpu", rapt::config::cpu_name());
   benchmark::AddCustomContext("targets", joined(rapt::targets()));
   benchmark::AddCustomContext("all_threads", std::to_string(rapt::default_executor().workers()));
-  benchmark::AddCustomContext("config", options.config.empty() ? "as built" : options.config);
+  benchmark::AddCustomContext(
+      "config", options.config.empty() ? rapt::config_report().source : options.config);
   benchmark::AddCustomContext("compiler", __VERSION__);
 }
 

@@ -1,5 +1,11 @@
 // Planning apart from running: check and cut a problem once, run it many times on other data of the
 // same shapes (the layers of a model, say), and say how it will be computed.
+//
+// Without a change to the program, the environment asks for more: RAPT_VERBOSE=1 prints a line for
+// each call of attention and gemm on stderr (target, path, problem, time). RAPT_TRACE=FILE writes
+// each distinct problem with the number of its calls, when it exits and now and then before, for
+// rapt-tune --from and rapt-bench --from; programs that have more rights than their user write
+// none.
 #pragma once
 
 #include <cstddef>
