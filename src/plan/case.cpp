@@ -1,6 +1,7 @@
 #include "plan/case.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <initializer_list>
 #include <vector>
 
