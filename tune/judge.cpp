@@ -18,7 +18,7 @@ constexpr int kFewestRounds = 3;
 bool judge_one(const Subject& subject, const std::string& row, const bench::Shape& shape,
                int threads, const Effort& effort, const Report& report, Judgement& judgement) {
   const std::string by_default = subject.default_text();
-  report("held out, " + shape.name + (threads == 1 ? "" : ", all threads"));
+  report("judged, " + shape.name + (threads == 1 ? "" : ", all threads"));
   Trial trial(shape, threads);
   if (const std::string wrong = trial.check(row); !wrong.empty()) {
     judgement.refusal = "wrong result on " + shape.name + ": " + wrong;

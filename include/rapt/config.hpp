@@ -22,13 +22,14 @@ RAPT_API void set_target(std::string_view name);
 
 // Where the config in use is from, and what calls on this machine make of its rows.
 struct ConfigReport {
-  std::string source;     // "RAPT_CONFIG=FILE", the path of the installed file, "load_config", ...
-  std::int64_t read = 0;  // rows of it, of which are
-  std::int64_t used = 0;  // those for ISA targets that run here,
-  std::int64_t ignored = 0;  // and the others
-  std::string reason;        // why the first row that is not used as it stands is not; or empty
-  std::vector<std::string>
-      refused;  // files that were to be loaded and are not: each with its reason
+  // "RAPT_CONFIG=FILE", the path of the installed file, "load_config" or "compiled in".
+  std::string source;
+  // Its rows: those used are for ISA targets that run here, those ignored are not.
+  std::int64_t read = 0, used = 0, ignored = 0;
+  // Why the first row that is not used as it stands is not. Empty: all are.
+  std::string reason;
+  // Files that were to be loaded and are not, each with the reason.
+  std::vector<std::string> refused;
 
   RAPT_API std::string text() const;  // all of it, in lines
 };

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
@@ -23,8 +24,8 @@ namespace {
 constexpr std::size_t kMost = 1 << 16;
 
 struct Table {
-  explicit Table(const char* name) : path(name) {}
-  std::string path;
+  explicit Table(const char* name) : path(std::filesystem::absolute(name)) {}
+  std::string path;  // not relative to where the program goes later
   pid_t owner = ::getpid();
   std::mutex mutex;  // guards what follows
   std::unordered_map<std::string, std::int64_t> calls;
@@ -72,8 +73,9 @@ void write(Table& table) {
 struct AtExit {
   ~AtExit() {
     Table& t = *table();
+    if (t.owner != ::getpid()) return;  // and in it, another thread may have had the mutex
     const std::lock_guard lock(t.mutex);
-    if (t.owner == ::getpid()) write(t);
+    write(t);
   }
 };
 
