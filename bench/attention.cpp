@@ -1,5 +1,7 @@
 #include "attention.hpp"
 
+#include <array>
+#include <cmath>
 #include <random>
 #include <utility>
 
@@ -20,18 +22,36 @@ std::vector<std::int32_t> shuffled(std::int64_t n) {
   return order;
 }
 
+// A number that looks random, the same for the same pair.
+std::uint64_t hash(std::int64_t head, std::int64_t query, std::int64_t key) {
+  std::uint64_t x = static_cast<std::uint64_t>(head) * 0x9e3779b97f4a7c15u ^
+                    static_cast<std::uint64_t>(query) * 0xbf58476d1ce4e5b9u ^
+                    static_cast<std::uint64_t>(key) * 0x94d049bb133111ebu;
+  x ^= x >> 29;
+  x *= 0xbf58476d1ce4e5b9u;
+  return x ^ x >> 32;
+}
+
 }  // namespace
 
 AttentionLayout::AttentionLayout(const Shape& shape)
-    : shape_(shape), sizes_(shape.attention()), starts_{0} {
+    : shape_(shape), sizes_(shape.attention()), q_starts_{0}, kv_starts_{0} {
+  const Modifiers& m = shape.modifiers;
   for (std::int64_t b = 0; b < sizes_.batch; ++b) {
     lengths_.push_back(static_cast<std::int32_t>(shape.keys(b)));
-    starts_.push_back(starts_.back() + lengths_.back());
+    kv_starts_.push_back(kv_starts_.back() + lengths_.back());
+    q_starts_.push_back(q_starts_.back() + static_cast<std::int32_t>(shape.queries(b)));
+    if (m.offsets.size() > 1) offsets_.push_back(static_cast<std::int32_t>(shape.offset(b)));
   }
-  const std::int64_t page = shape.modifiers.page;
-  if (page == 0) return;
+  width_ = sizes_.seq_kv;
+  if (m.page > 0) make_pages(m.page);
+  make_pairs();
+}
+
+void AttentionLayout::make_pages(std::int64_t page) {
   pages_ = (sizes_.seq_kv + page - 1) / page;
-  const std::int64_t shared = shape.shared_keys() / page;
+  width_ = pages_ * page;
+  const std::int64_t shared = shape_.shared_keys() / page;
   pool_ = shared + sizes_.batch * (pages_ - shared);
   const std::vector<std::int32_t> order = shuffled(pool_);
   for (std::int64_t b = 0; b < sizes_.batch; ++b) {
@@ -42,70 +62,216 @@ AttentionLayout::AttentionLayout(const Shape& shape)
   }
 }
 
+// Seven of eight pairs are attended; biases are -1 to 1 in eighths; node i of a tree has the
+// parent (i - 1) / 2.
+void AttentionLayout::make_pairs() {
+  const Modifiers& m = shape_.modifiers;
+  const auto fill = [&](Pairs pairs, auto& array, auto value) {
+    const std::int64_t heads = pairs == Pairs::each ? sizes_.heads : 1;
+    for (std::int64_t h = 0; pairs != Pairs::none && h < heads; ++h) {
+      for (std::int64_t i = 0; i < positions(); ++i) {
+        for (std::int64_t j = 0; j < width_; ++j) array.push_back(value(hash(h, i, j)));
+      }
+    }
+  };
+  fill(m.mask, mask_, [](std::uint64_t x) { return std::uint8_t{x % 8 != 0}; });
+  fill(m.bias, bias_, [](std::uint64_t x) { return static_cast<float>(x % 17) / 8 - 1; });
+  for (std::int64_t h = 0; m.alibi && h < sizes_.heads; ++h)
+    slopes_.push_back(std::ldexp(1.0f, static_cast<int>(-1 - h % 8)));
+  for (std::int64_t h = 0; m.sinks && h < sizes_.heads; ++h)
+    sinks_.push_back(static_cast<float>(h % 3 - 1));
+  if (m.lse) lse_.resize(static_cast<std::size_t>(q_rows()));
+  if (m.tree > 0) {
+    const std::int64_t words = (m.tree + 63) / 64;
+    tree_.resize(static_cast<std::size_t>(positions() * words));
+    for (std::int64_t i = 0; i < positions(); ++i) {
+      for (std::int64_t node = i % m.tree;; node = (node - 1) / 2) {
+        tree_[static_cast<std::size_t>(i * words + node / 64)] |= std::uint64_t{1} << node % 64;
+        if (node == 0) break;
+      }
+    }
+  }
+  // [batch, seq], or packed.
+  for (std::int64_t b = 0; m.segments && b < sizes_.batch; ++b) {
+    for (std::int64_t i = 0; i < (m.packed_q ? shape_.queries(b) : sizes_.seq_q); ++i)
+      q_segments_.push_back(static_cast<std::int32_t>(shape_.document(b, i + shape_.offset(b))));
+    for (std::int64_t j = 0; j < (m.packed_kv ? shape_.keys(b) : width_); ++j)
+      kv_segments_.push_back(static_cast<std::int32_t>(shape_.document(b, j)));
+  }
+}
+
+bool AttentionLayout::attended(std::int64_t batch, std::int64_t head, std::int64_t query,
+                               std::int64_t key) const {
+  const Modifiers& m = shape_.modifiers;
+  if (!shape_.keys_of(batch, query).has(key)) return false;
+  if (m.mask != Pairs::none && mask_[pair(m.mask, batch, head, query, key)] == 0) return false;
+  const std::int64_t node = key - (shape_.keys(batch) - m.tree);
+  if (m.tree == 0 || node < 0) return true;
+  const std::int64_t words = (m.tree + 63) / 64;
+  const auto word = static_cast<std::size_t>(position(batch, query) * words + node / 64);
+  return (tree_[word] >> node % 64 & 1) != 0;
+}
+
+double AttentionLayout::bias(std::int64_t batch, std::int64_t head, std::int64_t query,
+                             std::int64_t key) const {
+  const Modifiers& m = shape_.modifiers;
+  double sum = 0;
+  if (m.alibi) {
+    sum += double{slopes_[static_cast<std::size_t>(head)]} *
+           static_cast<double>(key - query - shape_.offset(batch));
+  }
+  if (m.bias != Pairs::none) sum += double{bias_[pair(m.bias, batch, head, query, key)]};
+  return sum;
+}
+
 std::int64_t AttentionLayout::q_rows() const {
-  return sizes_.heads * (packs_q() ? total() : sizes_.batch * sizes_.seq_q);
+  return sizes_.heads *
+         (shape_.modifiers.packed_q ? q_starts_.back() : sizes_.batch * sizes_.seq_q);
 }
 
 std::int64_t AttentionLayout::kv_rows() const {
   if (pool_ > 0) return pool_ * sizes_.kv_heads * shape_.modifiers.page;
-  return sizes_.kv_heads * (packs_kv() ? total() : sizes_.batch * sizes_.seq_kv);
+  return sizes_.kv_heads *
+         (shape_.modifiers.packed_kv ? kv_starts_.back() : sizes_.batch * sizes_.seq_kv);
 }
+
+namespace {
+
+// Of a dense array [heads, seq], or [seq, heads] with bshd.
+std::int64_t row_in(bool bshd, std::int64_t heads, std::int64_t seq, std::int64_t head,
+                    std::int64_t position) {
+  return bshd ? position * heads + head : head * seq + position;
+}
+
+}  // namespace
 
 std::int64_t AttentionLayout::q_row(std::int64_t batch, std::int64_t head,
                                     std::int64_t query) const {
-  if (packs_q()) return head * total() + starts_[static_cast<std::size_t>(batch)] + query;
-  return (batch * sizes_.heads + head) * sizes_.seq_q + query;
+  const Modifiers& m = shape_.modifiers;
+  const std::int64_t first = m.packed_q ? 0 : batch * sizes_.heads * sizes_.seq_q;
+  return first + row_in(m.bshd, sizes_.heads, positions(), head, position(batch, query));
 }
 
 std::int64_t AttentionLayout::kv_row(std::int64_t batch, std::int64_t kv_head,
                                      std::int64_t key) const {
+  const Modifiers& m = shape_.modifiers;
+  const std::int64_t heads = sizes_.kv_heads;
   if (pool_ > 0) {
-    const std::int64_t page = shape_.modifiers.page;
-    const auto entry = static_cast<std::size_t>(batch * pages_ + key / page);
-    return (block_table_[entry] * sizes_.kv_heads + kv_head) * page + key % page;
+    const auto entry = static_cast<std::size_t>(batch * pages_ + key / m.page);
+    return block_table_[entry] * heads * m.page +
+           row_in(m.bshd, heads, m.page, kv_head, key % m.page);
   }
-  if (packs_kv()) return kv_head * total() + starts_[static_cast<std::size_t>(batch)] + key;
-  return (batch * sizes_.kv_heads + kv_head) * sizes_.seq_kv + key;
+  if (m.packed_kv)
+    return row_in(m.bshd, heads, kv_starts_.back(), kv_head, element(kv_starts_, batch) + key);
+  return batch * heads * sizes_.seq_kv + row_in(m.bshd, heads, sizes_.seq_kv, kv_head, key);
+}
+
+// batch 0: no such axis.
+template <class AnyView>
+AnyView AttentionLayout::view(const StoredRows& rows, std::int64_t batch, std::int64_t heads,
+                              std::int64_t seq) const {
+  const std::int64_t d = row_elements(rows.type, rows.depth);
+  const bool bshd = shape_.modifiers.bshd;
+  const std::int64_t extents[] = {batch, heads, seq, d};
+  const std::int64_t strides[] = {heads * seq * d, bshd ? d : seq * d, bshd ? heads * d : d, 1};
+  const int from = batch == 0 ? 1 : 0;
+  const auto rank = static_cast<std::size_t>(4 - from);
+  return with_element(rows.type, [&](auto) {
+    using Byte = std::remove_pointer_t<decltype(AnyView().data())>;
+    return AnyView(rows.type, static_cast<Byte*>(rows.data), extents + from, rank, strides + from,
+                   rank);
+  });
 }
 
 template <class AnyView>
 AnyView AttentionLayout::queries(const StoredRows& rows) const {
-  const std::int64_t d = row_elements(rows.type, rows.depth);
-  if (packs_q()) return rows.view<AnyView>({sizes_.heads, total(), d});
-  return rows.view<AnyView>({sizes_.batch, sizes_.heads, sizes_.seq_q, d});
+  return view<AnyView>(rows, shape_.modifiers.packed_q ? 0 : sizes_.batch, sizes_.heads,
+                       positions());
 }
 
 template <class AnyView>
 AnyView AttentionLayout::keys(const StoredRows& rows) const {
-  const std::int64_t d = row_elements(rows.type, rows.depth);
-  if (pool_ > 0) return rows.view<AnyView>({pool_, sizes_.kv_heads, shape_.modifiers.page, d});
-  if (packs_kv()) return rows.view<AnyView>({sizes_.kv_heads, total(), d});
-  return rows.view<AnyView>({sizes_.batch, sizes_.kv_heads, sizes_.seq_kv, d});
+  if (pool_ > 0) return view<AnyView>(rows, pool_, sizes_.kv_heads, shape_.modifiers.page);
+  if (shape_.modifiers.packed_kv) return view<AnyView>(rows, 0, sizes_.kv_heads, kv_starts_.back());
+  return view<AnyView>(rows, sizes_.batch, sizes_.kv_heads, sizes_.seq_kv);
 }
 
+// Scales lie as the rows do.
 ScalesView AttentionLayout::scales(const StoredRows& rows) const {
   if (rows.type != Type::int8) return {};
-  if (pool_ > 0) return {rows.scales, {pool_, sizes_.kv_heads, shape_.modifiers.page}};
-  if (packs_kv()) return {rows.scales, {sizes_.kv_heads, total()}};
-  return {rows.scales, {sizes_.batch, sizes_.kv_heads, sizes_.seq_kv}};
+  StoredRows one = rows;
+  one.depth = 1;
+  const AnyK as_keys = keys<AnyK>(one);
+  std::int64_t extents[3] = {0, as_keys.extent<axis::KvHead>(), as_keys.extent<axis::Key>()};
+  std::int64_t strides[3] = {0, as_keys.stride<axis::KvHead>(), as_keys.stride<axis::Key>()};
+  const int from = as_keys.batch_axes() == 0 ? 1 : 0;
+  if (from == 0) {
+    extents[0] = as_keys.batch_extent(0);
+    strides[0] = as_keys.batch_stride(0);
+  }
+  const auto rank = static_cast<std::size_t>(3 - from);
+  return {rows.scales, extents + from, rank, strides + from, rank};
+}
+
+AttentionOptions AttentionLayout::options(const AttentionArrays& arrays) const {
+  const Modifiers& m = shape_.modifiers;
+  const AttentionSizes& s = sizes_;
+  AttentionOptions o;
+  o.causal = m.causal;
+  o.window_left = m.left;
+  o.window_right = m.right;
+  o.chunk = m.chunk;
+  o.prefix = m.prefix;
+  if (m.offsets.size() == 1) o.q_offset = m.offsets[0];
+  if (!offsets_.empty()) o.q_offsets = {offsets_.data(), {s.batch}};
+  if (m.softcap) o.softcap = kSoftcap;
+  if (m.alibi) o.alibi_slopes = {slopes_.data(), {s.heads}};
+  if (m.sinks) o.sinks = {sinks_.data(), {s.heads}};
+  const auto pairs = [&](Pairs which) {
+    return std::array<std::int64_t, 3>{which == Pairs::each ? s.heads : 1, positions(), width_};
+  };
+  if (m.mask != Pairs::none) {
+    const auto e = pairs(m.mask);
+    o.mask = {reinterpret_cast<const bool*>(mask_.data()), {e[0], e[1], e[2]}};
+  }
+  if (m.bias != Pairs::none) {
+    const auto e = pairs(m.bias);
+    o.bias = {bias_.data(), {e[0], e[1], e[2]}};
+  }
+  if (m.tree > 0) {
+    o.tree = {tree_.data(), {positions(), (m.tree + 63) / 64}};
+    o.tree_keys = m.tree;
+  }
+  if (m.segments) {
+    using QSegments = decltype(o.q_segments);
+    using KvSegments = decltype(o.kv_segments);
+    o.q_segments = m.packed_q ? QSegments(q_segments_.data(), {positions()})
+                              : QSegments(q_segments_.data(), {s.batch, s.seq_q});
+    o.kv_segments = m.packed_kv ? KvSegments(kv_segments_.data(), {kv_starts_.back()})
+                                : KvSegments(kv_segments_.data(), {s.batch, width_});
+  }
+  if (pool_ > 0) o.block_table = {block_table_.data(), {s.batch, pages_}};
+  if (pool_ > 0 || (!m.lengths.empty() && !m.packed_kv))
+    o.kv_lengths = {lengths_.data(), {s.batch}};
+  if (m.packed_kv) o.cu_seqlens_kv = {kv_starts_.data(), {s.batch + 1}};
+  if (m.packed_q) o.cu_seqlens_q = {q_starts_.data(), {s.batch + 1}};
+  o.k_scales = scales(arrays.k);
+  o.v_scales = scales(arrays.v);
+  if (m.lse && m.packed_q) o.lse = {lse_.data(), {s.heads, positions()}};
+  if (m.lse && !m.packed_q) o.lse = {lse_.data(), {s.batch, s.heads, s.seq_q}};
+  return o;
 }
 
 void AttentionLayout::run(const AttentionArrays& arrays, const Executor& executor) const {
-  const Modifiers& m = shape_.modifiers;
-  AttentionOptions options;
-  options.executor = &executor;
-  options.causal = shape_.operation == Operation::causal;
-  if (m.window > 0) options.window_left = m.window - 1;
-  if (pool_ > 0) options.block_table = {block_table_.data(), {sizes_.batch, pages_}};
-  if (pool_ > 0 || m.padded) options.kv_lengths = {lengths_.data(), {sizes_.batch}};
-  // Padding follows what it pads, so that query i is at position i.
-  if (m.padded && options.causal) options.q_offset = 0;
-  if (packs_kv()) options.cu_seqlens_kv = {starts_.data(), {sizes_.batch + 1}};
-  if (packs_q()) options.cu_seqlens_q = options.cu_seqlens_kv;
-  options.k_scales = scales(arrays.k);
-  options.v_scales = scales(arrays.v);
+  AttentionOptions o = options(arrays);
+  o.executor = &executor;
   attention(queries<AnyQ>(arrays.q), keys<AnyK>(arrays.k), keys<AnyV>(arrays.v),
-            queries<AnyOut>(arrays.out), options);
+            queries<AnyOut>(arrays.out), o);
+}
+
+Explanation AttentionLayout::explain(const AttentionArrays& arrays) const {
+  return rapt::explain(queries<AnyQ>(arrays.q), keys<AnyK>(arrays.k), keys<AnyV>(arrays.v),
+                       queries<AnyOut>(arrays.out), options(arrays));
 }
 
 }  // namespace rapt::bench

@@ -5,13 +5,14 @@
 #include <vector>
 
 #include "rapt/attention.hpp"
+#include "rapt/plan.hpp"
 #include "shapes.hpp"
 #include "stored.hpp"
 
 namespace rapt::bench {
 
 // Rows of q and out are [batch, heads, seq_q], those of k and v [batch, kv_heads, seq_kv]. Packed
-// (ragged) they are [heads, all positions], in pages [pages, kv_heads, page].
+// they are [heads, all positions], in pages [pages, kv_heads, page]; with `bshd` heads come last.
 struct AttentionArrays {
   StoredRows q, k, v, out;
 };
@@ -28,26 +29,61 @@ class AttentionLayout {
   std::int64_t q_row(std::int64_t batch, std::int64_t head, std::int64_t query) const;
   std::int64_t kv_row(std::int64_t batch, std::int64_t kv_head, std::int64_t key) const;
 
-  // One call of rapt.
+  // Whether query i of a head attends a key.
+  bool attended(std::int64_t batch, std::int64_t head, std::int64_t query, std::int64_t key) const;
+  // What is added to the scaled and capped score of such a pair.
+  double bias(std::int64_t batch, std::int64_t head, std::int64_t query, std::int64_t key) const;
+  // The score of the sink of a head, where there are sinks.
+  double sink(std::int64_t head) const { return sinks_[static_cast<std::size_t>(head)]; }
+  static constexpr float kSoftcap = 30;  // where scores are capped
+
+  // One call of rapt, and how it is done.
   void run(const AttentionArrays& arrays, const Executor& executor) const;
+  Explanation explain(const AttentionArrays& arrays) const;
 
  private:
-  bool packs_q() const { return shape_.modifiers.ragged && shape_.operation != Operation::decode; }
-  bool packs_kv() const { return shape_.modifiers.ragged; }
-  std::int64_t total() const { return starts_.back(); }
+  std::int64_t element(const std::vector<std::int32_t>& starts, std::int64_t batch) const {
+    return starts[static_cast<std::size_t>(batch)];
+  }
+  // Where the pair of a query and a key is in mask, bias and tree.
+  std::int64_t position(std::int64_t batch, std::int64_t query) const {
+    return shape_.modifiers.packed_q ? element(q_starts_, batch) + query : query;
+  }
+  std::int64_t positions() const {
+    return shape_.modifiers.packed_q ? q_starts_.back() : sizes_.seq_q;
+  }
+  std::size_t pair(Pairs pairs, std::int64_t batch, std::int64_t head, std::int64_t query,
+                   std::int64_t key) const {
+    const std::int64_t h = pairs == Pairs::each ? head : 0;
+    return static_cast<std::size_t>((h * positions() + position(batch, query)) * width_ + key);
+  }
+  void make_pages(std::int64_t page);
+  void make_pairs();
 
+  template <class AnyView>
+  AnyView view(const StoredRows& rows, std::int64_t batch, std::int64_t heads,
+               std::int64_t seq) const;
   template <class AnyView>
   AnyView queries(const StoredRows& rows) const;
   template <class AnyView>
   AnyView keys(const StoredRows& rows) const;
   ScalesView scales(const StoredRows& rows) const;
+  AttentionOptions options(const AttentionArrays& arrays) const;
 
   Shape shape_;
   AttentionSizes sizes_;
-  std::vector<std::int32_t> lengths_;      // keys of each batch element
-  std::vector<std::int32_t> starts_;       // keys before each, and of all
-  std::int64_t pages_ = 0, pool_ = 0;      // of each batch element, and in memory
-  std::vector<std::int32_t> block_table_;  // [batch, pages]
+  std::vector<std::int32_t> lengths_;               // keys of each batch element
+  std::vector<std::int32_t> q_starts_, kv_starts_;  // queries and keys before each, and of all
+  std::vector<std::int32_t> offsets_;               // of each, where they are not all the same
+  std::int64_t width_ = 0;                          // keys of a row of mask and bias
+  std::int64_t pages_ = 0, pool_ = 0;               // of each batch element, and in memory
+  std::vector<std::int32_t> block_table_;           // [batch, pages]
+  std::vector<std::int32_t> q_segments_, kv_segments_;
+  std::vector<std::uint8_t> mask_;   // bool: [1 or heads, positions, seq_kv]
+  std::vector<float> bias_;          // the same
+  std::vector<std::uint64_t> tree_;  // [positions, words]
+  std::vector<float> slopes_, sinks_;
+  mutable std::vector<float> lse_;  // [batch, heads, seq_q], or packed
 };
 
 }  // namespace rapt::bench

@@ -1,7 +1,8 @@
 #include "cases.hpp"
 
 #include <algorithm>
-#include <cstring>
+#include <cmath>
+#include <vector>
 
 #include "data.hpp"
 #include "expected.hpp"
@@ -10,54 +11,143 @@
 namespace rapt::bench {
 namespace {
 
+// Of so many numbers, in whole cache lines.
+std::int64_t floats_of(Type type, std::int64_t numbers) {
+  return (row_bytes(type, numbers) + 63) / 64 * 16;
+}
+
+// Normal numbers, stored by the library; a few rows at a time, because a cache is large.
+void fill_rows(const StoredRows& rows, std::int64_t n, std::size_t start) {
+  constexpr std::int64_t kRows = 1024;
+  std::vector<float> normal(static_cast<std::size_t>(kRows * rows.depth));
+  for (std::int64_t row = 0; row < n; row += kRows) {
+    const std::int64_t count = std::min(kRows, n - row);
+    fill_normal(normal, start + static_cast<std::size_t>(row * rows.depth));
+    const StoredRows part{rows.type, rows.depth,
+                          rows.data + row * row_bytes(rows.type, rows.depth)};
+    const AnyRows from(normal.data(), {1, count, rows.depth});
+    const auto to = part.view<AnyRowsOut>({1, count, row_elements(rows.type, rows.depth)});
+    if (rows.type == plain_type(rows.type)) {
+      convert(from, to);
+    } else if (rows.type == Type::int8) {
+      quantize(from, to, {rows.scales + row, {1, count}});
+    } else {
+      quantize(from, to);
+    }
+  }
+}
+
 class GemmCase : public Case {
  public:
-  explicit GemmCase(const GemmSizes& sizes)
-      : sizes_(sizes), a_(sizes.m * sizes.k), b_(sizes.k * sizes.n), c_(sizes.m * sizes.n) {
+  explicit GemmCase(const Shape& shape)
+      : shape_(shape),
+        s_(shape.gemm()),
+        a_(floats_of(Type::f32, shape.modifiers.batch * s_.m * s_.k)),
+        b_(floats_of(shape.modifiers.type, b_matrices() * s_.k * s_.n)),
+        c_(floats_of(Type::f32, shape.modifiers.batch * s_.m * s_.n)) {
+    const Modifiers& m = shape.modifiers;
     fill_normal(a_.span(), 0);
-    fill_normal(b_.span(), 333);
+    const StoredRows b = operands().b;
+    if (m.type == Type::int8) {
+      scales_.assign(static_cast<std::size_t>(s_.n), 1.0f / 32);
+      bias_.resize(4096);  // numbers to be rounded
+      fill_normal(bias_, 333);
+      for (std::int64_t i = 0; i < b_matrices() * s_.k * s_.n; ++i) {
+        const float scaled = 32 * bias_[static_cast<std::size_t>(i) % bias_.size()];
+        b.data[i] = static_cast<std::byte>(
+            static_cast<std::int8_t>(std::lrint(std::clamp(scaled, -127.0f, 127.0f))));
+      }
+    } else {
+      fill_rows(b, b_matrices() * s_.k * s_.n, 333);
+    }
+    bias_.resize(m.bias == Pairs::none ? 0 : static_cast<std::size_t>(s_.n));
+    fill_normal(bias_, 777);
   }
 
-  void run(const Executor& executor) override {
-    GemmOptions options;
-    options.executor = &executor;
-    gemm({a_.data(), {sizes_.m, sizes_.k}}, {b_.data(), {sizes_.k, sizes_.n}},
-         {c_.data(), {sizes_.m, sizes_.n}}, options);
-  }
+  void run(const Executor& executor) override { call(&executor); }
 
   std::span<float> result() override { return c_.span(); }
-  Expected expect() const override { return expected_gemm(sizes_, a_.data(), b_.data()); }
+  Expected expect() const override { return expected_gemm(shape_, operands()); }
+  // What beta multiplies is there before each check.
+  float before() const override { return shape_.modifiers.beta ? 1.0f : Case::before(); }
 
   std::span<const float> streamed() const override { return b_.span(); }
 
  private:
-  GemmSizes sizes_;
+  std::int64_t b_matrices() const { return shape_.modifiers.one_b ? 1 : shape_.modifiers.batch; }
+  GemmOperands operands() const {
+    return {a_.data(),
+            {shape_.modifiers.type, 1, reinterpret_cast<std::byte*>(b_.data())},
+            scales_.data(),
+            bias_.empty() ? nullptr : bias_.data()};
+  }
+
+  void call(const Executor* executor) {
+    const Modifiers& m = shape_.modifiers;
+    GemmOptions options;
+    options.executor = executor;
+    options.beta = m.beta ? 1.0f : 0.0f;
+    options.activation = m.activation;
+    if (!bias_.empty()) options.bias = {bias_.data(), {s_.n}};
+    if (m.type == Type::int8) options.b_scales = {scales_.data(), {s_.n}};
+    // [batch, rows, columns], or the other way round.
+    const auto matrix = [](auto make, std::int64_t batch, std::int64_t rows, std::int64_t columns,
+                           bool transposed) {
+      const std::int64_t extents[] = {batch, rows, columns};
+      const std::int64_t strides[] = {rows * columns, transposed ? 1 : columns,
+                                      transposed ? rows : 1};
+      return make(extents, strides);
+    };
+    using A = View<const float, axis::Row, axis::Inner>;
+    using B = AnyView<const std::byte, axis::Inner, axis::Column>;
+    using C = View<float, axis::Row, axis::Column>;
+    const StoredRows b = operands().b;
+    gemm(matrix([&](auto& e, auto& s) { return A(a_.data(), e, 3, s, 3); }, m.batch, s_.m, s_.k,
+                m.transposed_a),
+         matrix([&](auto& e, auto& s) { return B(b.type, b.data, e, 3, s, 3); }, b_matrices(), s_.k,
+                s_.n, m.transposed_b),
+         matrix([&](auto& e, auto& s) { return C(c_.data(), e, 3, s, 3); }, m.batch, s_.m, s_.n,
+                m.transposed_c),
+         options);
+  }
+
+  Shape shape_;
+  GemmSizes s_;
   Buffer a_, b_, c_;
+  std::vector<float> scales_, bias_;
 };
 
 class AttentionCase : public Case {
  public:
   explicit AttentionCase(const Shape& shape)
       : layout_(shape),
-        type_(shape.modifiers.type),
-        depth_(shape.attention().depth),
-        q_(floats_of(plain_type(type_), layout_.q_rows())),
-        kv_(2 * (floats_of(type_, layout_.kv_rows()) + scales())),
-        out_(static_cast<std::int64_t>(q_.size())) {
+        q_(rows_of(shape.q_type(), shape.attention().d_k, layout_.q_rows())),
+        kv_(rows_of(shape.modifiers.type, shape.attention().d_k, layout_.kv_rows()) +
+            rows_of(shape.v_type(), shape.attention().d_v, layout_.kv_rows()) +
+            scales(shape.modifiers.type) + scales(shape.v_type())),
+        out_(rows_of(shape.out_type(), shape.attention().d_v, layout_.q_rows())) {
     // k, v, and the scales of both: what is streamed, in one piece.
+    const AttentionSizes s = shape.attention();
+    const Type k_type = shape.modifiers.type, v_type = shape.v_type();
     float* const k = kv_.data();
-    float* const v = k + floats_of(type_, layout_.kv_rows());
-    float* const k_scales = v + (v - k);
-    arrays_ = {rows(plain_type(type_), q_.data(), nullptr), rows(type_, k, k_scales),
-               rows(type_, v, k_scales + scales()), rows(plain_type(type_), out_.data(), nullptr)};
-    fill(arrays_.q, layout_.q_rows(), 0);
-    fill(arrays_.k, layout_.kv_rows(), 333);
-    fill(arrays_.v, layout_.kv_rows(), 333 + static_cast<std::size_t>(layout_.kv_rows() * depth_));
+    float* const v = k + rows_of(k_type, s.d_k, layout_.kv_rows());
+    float* const k_scales = v + rows_of(v_type, s.d_v, layout_.kv_rows());
+    const auto rows = [](Type type, std::int64_t depth, float* data, float* scales) {
+      return StoredRows{type, depth, reinterpret_cast<std::byte*>(data), scales};
+    };
+    arrays_ = {rows(shape.q_type(), s.d_k, q_.data(), nullptr), rows(k_type, s.d_k, k, k_scales),
+               rows(v_type, s.d_v, v, k_scales + scales(k_type)),
+               rows(shape.out_type(), s.d_v, out_.data(), nullptr)};
+    fill_rows(arrays_.q, layout_.q_rows(), 0);
+    fill_rows(arrays_.k, layout_.kv_rows(), 333);
+    fill_rows(arrays_.v, layout_.kv_rows(),
+              333 + static_cast<std::size_t>(layout_.kv_rows() * s.d_k));
     const auto streamed = static_cast<std::size_t>(shape.streamed_bytes());
     streamed_ = kv_.span().first(std::min(streamed / sizeof(float), kv_.size()));
   }
 
   void run(const Executor& executor) override { layout_.run(arrays_, executor); }
+  std::string explain() const override { return layout_.explain(arrays_).text(); }
 
   std::span<float> result() override { return out_.span(); }
   Type result_type() const override { return arrays_.out.type; }
@@ -66,41 +156,14 @@ class AttentionCase : public Case {
   std::span<const float> streamed() const override { return streamed_; }
 
  private:
-  // In whole cache lines.
-  std::int64_t floats_of(Type type, std::int64_t rows) const {
-    return (rows * row_bytes(type, depth_) + 63) / 64 * 16;
+  static std::int64_t rows_of(Type type, std::int64_t depth, std::int64_t rows) {
+    return floats_of(type, rows * depth);
   }
-  std::int64_t scales() const {
-    return type_ == Type::int8 ? (layout_.kv_rows() + 15) / 16 * 16 : 0;
-  }
-  StoredRows rows(Type type, float* data, float* scales) const {
-    return {type, depth_, reinterpret_cast<std::byte*>(data), scales};
-  }
-
-  // Normal numbers, stored by the library; a few rows at a time, because a cache is large.
-  static void fill(const StoredRows& rows, std::int64_t n, std::size_t start) {
-    constexpr std::int64_t kRows = 1024;
-    std::vector<float> normal(static_cast<std::size_t>(kRows * rows.depth));
-    for (std::int64_t row = 0; row < n; row += kRows) {
-      const std::int64_t count = std::min(kRows, n - row);
-      fill_normal(normal, start + static_cast<std::size_t>(row * rows.depth));
-      const StoredRows part{rows.type, rows.depth,
-                            rows.data + row * row_bytes(rows.type, rows.depth)};
-      const AnyRows from(normal.data(), {1, count, rows.depth});
-      const auto to = part.view<AnyRowsOut>({1, count, row_elements(rows.type, rows.depth)});
-      if (rows.type == plain_type(rows.type)) {
-        convert(from, to);
-      } else if (rows.type == Type::int8) {
-        quantize(from, to, {rows.scales + row, {1, count}});
-      } else {
-        quantize(from, to);
-      }
-    }
+  std::int64_t scales(Type type) const {
+    return type == Type::int8 ? (layout_.kv_rows() + 15) / 16 * 16 : 0;
   }
 
   AttentionLayout layout_;
-  Type type_;
-  std::int64_t depth_;
   Buffer q_, kv_, out_;
   AttentionArrays arrays_{};
   std::span<const float> streamed_;
@@ -143,23 +206,14 @@ class LayerCase : public Case {
 std::string Case::check(const Executor& executor) {
   if (expected_.empty()) expected_ = expect();
   const std::span<float> out = result();
-  // All bits set are NaN in every plain type.
-  std::memset(out.data(), 0xff, out.size_bytes());
+  std::fill(out.begin(), out.end(), before());
   run(executor);
   return compare(expected_, result_type(), out.data());
 }
 
 std::unique_ptr<Case> make_case(const Shape& shape) {
-  switch (shape.operation) {
-    case Operation::gemm:
-      return std::make_unique<GemmCase>(shape.gemm());
-    case Operation::layer:
-      return std::make_unique<LayerCase>(shape.layer());
-    case Operation::prefill:
-    case Operation::causal:
-    case Operation::decode:
-      break;
-  }
+  if (shape.operation == Operation::gemm) return std::make_unique<GemmCase>(shape);
+  if (shape.operation == Operation::layer) return std::make_unique<LayerCase>(shape.layer());
   return std::make_unique<AttentionCase>(shape);
 }
 

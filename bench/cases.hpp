@@ -1,6 +1,8 @@
 // A shape with its operands, ready to be run and checked.
 #pragma once
 
+#include <bit>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -22,6 +24,9 @@ class Case {
   // sentence.
   std::string check(const Executor& executor);
 
+  // How the library computes it, where it can say so.
+  virtual std::string explain() const { return {}; }
+
   // Memory of as many bytes as Shape::streamed_bytes(), of the operand that they are of.
   virtual std::span<const float> streamed() const { return {}; }
 
@@ -29,6 +34,8 @@ class Case {
   virtual std::span<float> result() = 0;  // all its memory, whatever it is stored in
   virtual Type result_type() const { return Type::f32; }
   virtual Expected expect() const = 0;
+  // What the result holds before it is computed: all bits set are NaN in every plain type.
+  virtual float before() const { return std::bit_cast<float>(~std::uint32_t{0}); }
 
  private:
   Expected expected_;  // computed once: targets and threads share it

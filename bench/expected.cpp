@@ -58,23 +58,47 @@ double rounding(Type type, double number) {
 
 }  // namespace
 
-Expected expected_gemm(const GemmSizes& sizes, const float* a, const float* b) {
+Expected expected_gemm(const Shape& shape, const GemmOperands& operands) {
+  const Modifiers& m = shape.modifiers;
+  const GemmSizes s = shape.gemm();
+  // Of element [row, column] in a dense matrix of the shape, or of its transpose.
+  const auto in = [](std::int64_t row, std::int64_t column, std::int64_t rows, std::int64_t columns,
+                     bool transposed) {
+    return transposed ? column * rows + row : row * columns + column;
+  };
   Expected expected;
-  std::vector<double> c(static_cast<std::size_t>(sizes.n)), magnitude(c.size());
-  for (const std::int64_t row : sample(sizes.m)) {
+  std::vector<double> c(static_cast<std::size_t>(s.n)), magnitude(c.size());
+  for (const std::int64_t row : sample(m.batch * s.m)) {
+    const std::int64_t batch = row / s.m, i = row % s.m;
+    const std::int64_t b_first = m.one_b ? 0 : batch * s.k * s.n;
     std::fill(c.begin(), c.end(), 0.0);
     std::fill(magnitude.begin(), magnitude.end(), 0.0);
-    for (std::int64_t x = 0; x < sizes.k; ++x) {
-      const double factor = a[row * sizes.k + x];
-      for (std::size_t column = 0; column < c.size(); ++column) {
-        const double product = factor * b[x * sizes.n + static_cast<std::int64_t>(column)];
-        c[column] += product;
-        magnitude[column] += std::abs(product);
+    for (std::int64_t x = 0; x < s.k; ++x) {
+      const double factor = operands.a[batch * s.m * s.k + in(i, x, s.m, s.k, m.transposed_a)];
+      for (std::int64_t column = 0; column < s.n; ++column) {
+        const std::int64_t at = b_first + in(x, column, s.k, s.n, m.transposed_b);
+        const double b = m.type == Type::int8
+                             ? double{operands.b_scales[column]} *
+                                   reinterpret_cast<const std::int8_t*>(operands.b.data)[at]
+                             : operands.b.at(at, 0);
+        c[static_cast<std::size_t>(column)] += factor * b;
+        magnitude[static_cast<std::size_t>(column)] += std::abs(factor * b);
       }
     }
-    for (std::size_t column = 0; column < c.size(); ++column) {
-      expected.push_back({row * sizes.n + static_cast<std::int64_t>(column), c[column],
-                          g(sizes.k + 2) * magnitude[column]});
+    for (std::int64_t column = 0; column < s.n; ++column) {
+      const auto at = static_cast<std::size_t>(column);
+      const double before = m.beta ? 1.0 : 0.0;
+      const double bias = operands.bias == nullptr ? 0.0 : double{operands.bias[column]};
+      double value = c[at] + before + bias;
+      double bound = g(s.k + 2 + 2 * kRoundings) * (magnitude[at] + before + std::abs(bias));
+      if (m.activation == Activation::relu) value = std::max(value, 0.0);
+      if (m.activation == Activation::gelu) {
+        // Its slope is below 1.13; 8 u are its own error.
+        bound = 1.13 * bound + 8 * kU * std::abs(value);
+        value = value / 2 * (1 + std::erf(value / std::sqrt(2.0)));
+      }
+      expected.push_back(
+          {batch * s.m * s.n + in(i, column, s.m, s.n, m.transposed_c), value, bound});
     }
   }
   return expected;
@@ -84,42 +108,55 @@ Expected expected_attention(const AttentionLayout& layout, const AttentionArrays
                             double between) {
   Expected expected;
   const Shape& shape = layout.shape();
+  const Modifiers& m = shape.modifiers;
   const AttentionSizes sizes = shape.attention();
-  const std::int64_t depth = sizes.depth;
-  const double scale = 1 / std::sqrt(static_cast<double>(depth));
+  const double scale = 1 / std::sqrt(static_cast<double>(sizes.d_k));
   for (const std::int64_t row : sample(sizes.batch * sizes.heads * sizes.seq_q)) {
     const std::int64_t batch = row / sizes.seq_q / sizes.heads;
     const std::int64_t head = row / sizes.seq_q % sizes.heads;
     const std::int64_t kv_head = head / (sizes.heads / sizes.kv_heads);
-    const std::int64_t seq_q = shape.queries(batch), seq_kv = shape.keys(batch);
-    const std::int64_t i = row % sizes.seq_q * seq_q / sizes.seq_q;
-    const std::int64_t window = shape.modifiers.window;
-    const std::int64_t end = shape.operation == Operation::causal ? i + 1 + seq_kv - seq_q : seq_kv;
-    const std::int64_t first = window > 0 ? std::max<std::int64_t>(0, end - window) : 0;
+    if (shape.queries(batch) == 0) continue;
+    const std::int64_t i = row % sizes.seq_q * shape.queries(batch) / sizes.seq_q;
     const std::int64_t q_row = layout.q_row(batch, head, i);
 
-    std::vector<double> p(static_cast<std::size_t>(end - first)), r(p.size());
-    for (std::size_t at = 0; at < p.size(); ++at) {
-      const std::int64_t k_row =
-          layout.kv_row(batch, kv_head, first + static_cast<std::int64_t>(at));
+    // Scores p and the error r of each; the sink is the last, and has no key.
+    std::vector<double> p, r;
+    std::vector<std::int64_t> keys;
+    for (std::int64_t key = 0; key < shape.keys(batch); ++key) {
+      if (!layout.attended(batch, head, i, key)) continue;
+      const std::int64_t k_row = layout.kv_row(batch, kv_head, key);
       double dot = 0, magnitude = 0;
-      for (std::int64_t d = 0; d < depth; ++d) {
+      for (std::int64_t d = 0; d < sizes.d_k; ++d) {
         const double product = arrays.q.at(q_row, d) * arrays.k.at(k_row, d);
         dot += product;
         magnitude += std::abs(product);
       }
-      p[at] = scale * dot;
-      r[at] = scale * g(depth + kRoundings) * magnitude + between * (1 + std::abs(p[at]));
+      double score = scale * dot;
+      double error = scale * g(sizes.d_k + kRoundings) * magnitude;
+      if (m.softcap) {
+        constexpr double kCap = AttentionLayout::kSoftcap;
+        score = kCap * std::tanh(score / kCap);  // its slope is 1 at most
+        error += 8 * kU * std::abs(score);
+      }
+      const double bias = layout.bias(batch, head, i, key);
+      score += bias;
+      error += 4 * kU * (std::abs(bias) + std::abs(score));
+      keys.push_back(key);
+      p.push_back(score);
+      r.push_back(error + between * (1 + std::abs(score)));
     }
-    softmax(p, r);
+    if (m.sinks) {
+      p.push_back(layout.sink(head));
+      r.push_back(0);
+    }
+    if (!p.empty()) softmax(p, r);
 
     double sum_error = 0;
     for (std::size_t at = 0; at < p.size(); ++at) sum_error += r[at] * p[at];
-    std::vector<double> out(static_cast<std::size_t>(depth)), magnitude(out.size()),
+    std::vector<double> out(static_cast<std::size_t>(sizes.d_v)), magnitude(out.size()),
         moved(out.size());
-    for (std::size_t at = 0; at < p.size(); ++at) {
-      const std::int64_t v_row =
-          layout.kv_row(batch, kv_head, first + static_cast<std::int64_t>(at));
+    for (std::size_t at = 0; at < keys.size(); ++at) {
+      const std::int64_t v_row = layout.kv_row(batch, kv_head, keys[at]);
       for (std::size_t d = 0; d < out.size(); ++d) {
         const double product = p[at] * arrays.v.at(v_row, static_cast<std::int64_t>(d));
         out[d] += product;
@@ -127,12 +164,12 @@ Expected expected_attention(const AttentionLayout& layout, const AttentionArrays
         moved[d] += r[at] * std::abs(product);
       }
     }
+    const double g_sums = g_softmax(static_cast<std::int64_t>(p.size()) + 1) + kRoundings * kU;
     for (std::size_t d = 0; d < out.size(); ++d) {
-      const double computed =
-          moved[d] + std::abs(out[d]) * sum_error +
-          (g_softmax(end - first) + kRoundings * kU) * (magnitude[d] + std::abs(out[d])) +
-          3 * kU * std::abs(out[d]);
-      expected.push_back({q_row * depth + static_cast<std::int64_t>(d), out[d],
+      const double computed = moved[d] + std::abs(out[d]) * sum_error +
+                              g_sums * (magnitude[d] + std::abs(out[d])) +
+                              3 * kU * std::abs(out[d]);
+      expected.push_back({q_row * sizes.d_v + static_cast<std::int64_t>(d), out[d],
                           kSecondOrder * computed + rounding(arrays.out.type, out[d])});
     }
   }

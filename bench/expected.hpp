@@ -19,8 +19,17 @@ struct ExpectedElement {
 };
 using Expected = std::vector<ExpectedElement>;
 
-// a [m, k], b [k, n], c [m, n]: whole rows of c.
-Expected expected_gemm(const GemmSizes& sizes, const float* a, const float* b);
+// Operands of a product that lie as the shape says: a [batch, m, k], b [batch, k, n], both or their
+// transposes; of an int8 b one scale for each column. c was 1 everywhere.
+struct GemmOperands {
+  const float* a;
+  StoredRows b;  // of one number
+  const float* b_scales;
+  const float* bias;  // [n], or null
+};
+
+// Whole rows of c.
+Expected expected_gemm(const Shape& shape, const GemmOperands& operands);
 
 // Whole rows of out, among them the first and the last, from what is stored: rounding to a storage
 // type is not the kernel's error, except that of out. A library that rounds each score and each

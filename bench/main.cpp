@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "cases.hpp"
+#include "config/config.hpp"
 #include "limits.hpp"
 #include "peak.hpp"
 #include "rapt/rapt.hpp"
@@ -33,6 +34,7 @@ struct Options {
   std::vector<std::string> threads = {"1", "all"};
   std::vector<std::string> shapes;  // names must contain one of these; all when empty
   std::vector<std::string> tags;    // shapes must have one of these; all when empty
+  std::vector<std::string> cases;   // lines like those of the list, in place of it
   std::string shape_list = RAPT_SHAPES_FILE;
   std::string config;   // a config header to load
   std::string against;  // another one: the best target is timed with both, turn by turn
@@ -178,6 +180,7 @@ void time_case(benchmark::State& state, const Shape& shape, const std::string& t
   if (cases.other) state.SetLabel("vs " + shape.against);
   state.counters["peak"] = limits.gflops();
   state.counters["share"] = gflops / limits.gflops();
+  if (shape.calls > 0) state.counters["calls"] = static_cast<double>(shape.calls);
   state.counters["flop/byte"] = shape.flops() / shape.bytes();
   if (shape.is_streaming()) {
     const double gbytes = shape.streamed_bytes() / best * 1e-9;
@@ -226,12 +229,19 @@ bool is_wanted(const Shape& shape, const Options& options) {
          any(options.tags, [&](const std::string& tag) { return shape.has(tag); });
 }
 
+std::vector<Shape> wanted_shapes(const Options& options) {
+  if (options.cases.empty()) return read_shapes(options.shape_list);
+  std::vector<Shape> shapes;
+  for (const std::string& line : options.cases) shapes.push_back(parse_line(line));
+  return shapes;
+}
+
 // Shapes outermost: their operands are made once, and targets are compared within the same seconds.
 int register_benchmarks(const Options& options, const Configs& configs) {
   const std::vector<std::string> targets = wanted_targets(options);
   const std::vector<int> threads = wanted_threads(options);
   int registered = 0;
-  for (const Shape& shape : read_shapes(options.shape_list)) {
+  for (const Shape& shape : wanted_shapes(options)) {
     if (!is_wanted(shape, options)) continue;
     for (const std::string& target : targets) {
       const bool best = target == targets.front();
@@ -258,14 +268,6 @@ std::string read_file(const std::string& path) {
   return text.str();
 }
 
-std::string cpu_model() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
-}
-
 template <class List>
 std::string joined(const List& list) {
   std::string text;
@@ -274,10 +276,11 @@ std::string joined(const List& list) {
 }
 
 void add_context(const Options& options) {
-  benchmark::AddCustomContext("cpu", cpu_model());
+  benchmark::AddCustomContext("cpu", rapt::config::cpu_name());
   benchmark::AddCustomContext("targets", joined(rapt::targets()));
   benchmark::AddCustomContext("all_threads", std::to_string(rapt::default_executor().workers()));
-  benchmark::AddCustomContext("config", options.config.empty() ? "as built" : options.config);
+  benchmark::AddCustomContext(
+      "config", options.config.empty() ? rapt::config_report().source : options.config);
   benchmark::AddCustomContext("compiler", __VERSION__);
 }
 
@@ -306,7 +309,12 @@ int run(int argc, char** argv) {
   app.add_option("--tags", options.tags, "only shapes that have one of these tags")->delimiter(',');
   app.add_flag("--every-shape", options.every_shape,
                "every shape for every target, not only those tagged 'isa'");
-  app.add_option("--shape-list", options.shape_list, "the list of shapes")->capture_default_str();
+  auto* list = app.add_option("--from,--shape-list", options.shape_list,
+                              "the list of shapes, or what a program left with RAPT_TRACE");
+  list->capture_default_str();
+  app.add_option("--case", options.cases,
+                 "in place of a list: a case like a line of it, as explain() prints it")
+      ->excludes(list);
   app.add_option("--config", options.config,
                  "config header to use in place of the one compiled in");
   app.add_option("--against", options.against,
@@ -323,7 +331,10 @@ int run(int argc, char** argv) {
     print_limits(wanted_targets(options), wanted_threads(options));
     return 0;
   }
-  if (!options.config.empty()) rapt::load_config(read_file(options.config));
+  if (!options.config.empty()) {
+    const rapt::ConfigReport report = rapt::load_config(read_file(options.config));
+    if (!report.reason.empty()) std::fprintf(stderr, "rapt-bench: %s\n", report.reason.c_str());
+  }
   Configs configs;
   if (!options.against.empty()) configs = {rapt::config_text(), read_file(options.against)};
   if (register_benchmarks(options, configs) == 0)

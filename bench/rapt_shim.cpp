@@ -83,13 +83,13 @@ struct Attention {
   Attention(const char* name, void* q, void* k, void* v, void* out)
       : layout(rapt::bench::parse_shape(name)) {
     const rapt::Type type = layout.shape().modifiers.type;
+    const rapt::bench::AttentionSizes sizes = layout.shape().attention();
     if (type != rapt::bench::plain_type(type))
       throw std::invalid_argument(std::string(name) + " is not for peers: k and v have scales");
-    const auto rows = [&](void* data) {
-      return rapt::bench::StoredRows{type, layout.shape().attention().depth,
-                                     static_cast<std::byte*>(data)};
+    const auto rows = [&](std::int64_t depth, void* data) {
+      return rapt::bench::StoredRows{type, depth, static_cast<std::byte*>(data)};
     };
-    arrays = {rows(q), rows(k), rows(v), rows(out)};
+    arrays = {rows(sizes.d_k, q), rows(sizes.d_k, k), rows(sizes.d_v, v), rows(sizes.d_v, out)};
   }
 };
 
@@ -150,7 +150,14 @@ RAPT_SHIM double rapt_bench_read_gbytes(int threads, const float* data, std::int
 // Checks of a result that anyone computed.
 RAPT_SHIM const char* rapt_bench_check_gemm(const GemmSizes* s, const float* a, const float* b,
                                             const float* c) {
-  return check([&] { return compare(rapt::bench::expected_gemm(*s, a, b), rapt::Type::f32, c); });
+  return check([&] {
+    rapt::bench::Shape shape;  // dense f32
+    shape.sizes = {s->m, s->n, s->k};
+    const rapt::bench::StoredRows rows{rapt::Type::f32, 1,
+                                       reinterpret_cast<std::byte*>(const_cast<float*>(b))};
+    return compare(rapt::bench::expected_gemm(shape, {a, rows, nullptr, nullptr}), rapt::Type::f32,
+                   c);
+  });
 }
 
 // `between`: what the rounding of scores and weights may cost, as in expected_attention().

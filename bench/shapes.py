@@ -14,15 +14,18 @@ AXES = {
     "prefill": ("batch", "heads", "seq", "depth"),
     "causal": ("batch", "heads", "seq", "depth"),
     "decode": ("batch", "heads", "kv_heads", "seq", "depth"),
+    "attention": ("batch", "heads", "kv_heads", "seq_q", "seq_kv", "d_k", "d_v"),
     "layer": ("batch", "seq", "embedding", "heads", "depth"),
 }
 
-# What may follow the sizes of an attention, by kind: one of each at most.
+# What may follow the sizes, by kind: one of each at most. These are what peers have to know of; every other modifier
+# is a kind of its own, which they are not timed with.
 MODIFIERS = {
     "storage": "f32|bf16|f16|int8|int4",
     "window": "window[1-9][0-9]*",
     "place": "page[1-9][0-9]*|ragged|padded",
     "sharing": "shared",
+    "other": "[a-z]+[0-9+-]*",
 }
 
 
@@ -78,6 +81,7 @@ def parse_shape(name: str, tags: frozenset[str] = frozenset()) -> Shape:
         kind = next((k for k, pattern in MODIFIERS.items() if re.fullmatch(pattern, word)), None)
         if kind is None:
             raise ValueError(f"no modifier is called {word}")
+        kind = word if kind == "other" else kind
         if kind in modifiers:
             raise ValueError(f"'{word}' is a second {kind}")
         modifiers[kind] = word
@@ -91,7 +95,7 @@ def _misfit(shape: Shape) -> str | None:
     """Why these modifiers are not of this shape."""
     m = shape.modifiers
     if not shape.is_attention:
-        return "only attention takes modifiers"
+        return None
     if "window" in m and shape.operation == "prefill":
         return "a window is of causal or of decode"
     if "sharing" in m and not m.get("place", "").startswith("page"):

@@ -1,4 +1,5 @@
-// RAPT_CONFIG: a file that is loaded before the first call, and the rules that it has to obey.
+// The files that are loaded before the first call, RAPT_CONFIG's and the installed one, and the
+// rules that they have to obey.
 //
 // A process has one first call, so every case runs in a child of its own that is forked before this
 // process has made any call.
@@ -18,8 +19,7 @@
 #include <string>
 
 #include "config/config.hpp"
-#include "rapt/config.hpp"
-#include "rapt/error.hpp"
+#include "rapt/rapt.hpp"
 
 namespace rapt {
 namespace {
@@ -27,14 +27,8 @@ namespace {
 const std::string kRow =
     "RAPT_ROW(gemm, AVX2, f32, tile=6x2, block_m=336, block_n=1024, block_k=384, direct_rows=6)\n";
 
-std::string text_or_error() {
-  try {
-    return config_text();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::bad_config);
-    return std::string("error: ") + error.what();
-  }
-}
+// Of the first call.
+std::string text_and_report() { return config_text() + config_report().text(); }
 
 // What the function returns in a child process.
 std::string in_child(const std::function<std::string()>& function) {
@@ -86,14 +80,34 @@ class ConfigEnvironment : public testing::Test {
   static std::string first_call(const std::string& path) {
     return in_child([&] {
       ::setenv("RAPT_CONFIG", path.c_str(), 1);
-      return text_or_error();
+      return text_and_report();
     });
   }
+  // And with XDG_CACHE_HOME=directory.
+  std::string first_call_with_cache() const {
+    return in_child([&] {
+      ::unsetenv("RAPT_CONFIG");
+      ::setenv("XDG_CACHE_HOME", directory_.c_str(), 1);
+      return text_and_report();
+    });
+  }
+  // Writes are where the library looks for an installed file.
+  void write_installed(const std::string& text, mode_t mode = 0644) {
+    path_ = directory_ + "/rapt/" + config::cpu_key() + ".hpp";
+    ::mkdir((directory_ + "/rapt").c_str(), 0700);
+    write(text, mode);
+  }
 
+  // The default goes on, and the report says why.
+  static void expect_refusal(const std::string& said, const std::string& source,
+                             const std::string& reason) {
+    EXPECT_NE(said.find("config compiled in: 0 rows"), std::string::npos) << said;
+    EXPECT_NE(said.find("\nnot " + source + ": "), std::string::npos) << said;
+    EXPECT_NE(said.find(reason), std::string::npos) << said << "\n  wanted: " << reason;
+    EXPECT_EQ(said.find(kRow), std::string::npos) << said;
+  }
   void expect_refused(const std::string& path, const std::string& reason) {
-    const std::string sentence = first_call(path);
-    EXPECT_EQ(sentence.rfind("error: RAPT_CONFIG=" + path + ": ", 0), 0u) << sentence;
-    EXPECT_NE(sentence.find(reason), std::string::npos) << sentence << "\n  wanted: " << reason;
+    expect_refusal(first_call(path), "RAPT_CONFIG=" + path, reason);
   }
 
   std::string directory_, path_;
@@ -101,15 +115,17 @@ class ConfigEnvironment : public testing::Test {
 
 TEST_F(ConfigEnvironment, FileIsLoadedBeforeTheFirstCall) {
   write(kRow);
-  EXPECT_NE(first_call(path_).find(kRow), std::string::npos);
+  const std::string said = first_call(path_);
+  EXPECT_NE(said.find(kRow + "config RAPT_CONFIG=" + path_ + ": 1 rows"), std::string::npos)
+      << said;
 }
 
 TEST_F(ConfigEnvironment, UnsetOrEmptyMeansCompiledIn) {
   const std::string compiled_in = in_child([] {
     ::unsetenv("RAPT_CONFIG");
-    return text_or_error();
+    return text_and_report();
   });
-  EXPECT_EQ(compiled_in.rfind("// ", 0), 0u) << compiled_in;
+  EXPECT_NE(compiled_in.find("config compiled in: 0 rows, 0 used, 0 ignored\n"), std::string::npos);
   EXPECT_EQ(first_call(""), compiled_in);
 }
 
@@ -158,31 +174,99 @@ TEST_F(ConfigEnvironment, SizeCap) {
   expect_refused(path_, "is longer than 1048576 bytes");
 }
 
-// A config that was asked for and cannot be had is never quietly replaced by another one.
-TEST_F(ConfigEnvironment, EveryCallThrowsUntilAConfigIsLoaded) {
+// A bad file is a message: calls go on, and explain says it too.
+TEST_F(ConfigEnvironment, ExplainSaysWhichFilesWereRefused) {
   write("rubbish\n");
-  const std::string calls = in_child([&] {
+  const std::string said = in_child([&] {
     ::setenv("RAPT_CONFIG", path_.c_str(), 1);
-    const std::string first = text_or_error(), second = text_or_error();
-    load_config(kRow);
-    const std::string loaded = text_or_error();
-    load_config("");
-    return std::string(first.rfind("error:", 0) == 0 && second == first ? "throws "
-                                                                        : first + second) +
-           (loaded.find(kRow) != std::string::npos ? "loaded " : loaded) +
-           (text_or_error().rfind("// ", 0) == 0 ? "compiled in" : text_or_error());
+    float data[4] = {};
+    const View<const float, axis::Head, axis::Query, axis::DepthK> q(data, {1, 1, 4});
+    const View<const float, axis::KvHead, axis::Key, axis::DepthK> k(data, {1, 1, 4});
+    const View<const float, axis::KvHead, axis::Key, axis::DepthV> v(data, {1, 1, 4});
+    const View<float, axis::Head, axis::Query, axis::DepthV> out(data, {1, 1, 4});
+    attention(q, k, v, out);
+    return explain(q, k, v, out).text();
   });
-  EXPECT_EQ(calls, "throws loaded compiled in");
+  EXPECT_NE(said.find("the config in use: compiled in\n"), std::string::npos) << said;
+  EXPECT_NE(said.find("not RAPT_CONFIG=" + path_ + ": config line 1: expected RAPT_ROW"),
+            std::string::npos)
+      << said;
 }
 
 TEST_F(ConfigEnvironment, LoadedConfigComesBeforeTheFile) {
   write("rubbish\n");
-  const std::string text = in_child([&] {
+  const std::string said = in_child([&] {
     ::setenv("RAPT_CONFIG", path_.c_str(), 1);
     load_config(kRow);
-    return text_or_error();
+    const std::string loaded = text_and_report();
+    load_config("");
+    return loaded + text_and_report();
   });
-  EXPECT_NE(text.find(kRow), std::string::npos) << text;
+  EXPECT_NE(said.find(kRow + "config load_config: 1 rows"), std::string::npos) << said;
+  EXPECT_NE(said.find("config compiled in: 0 rows"), std::string::npos) << said;
+  EXPECT_EQ(said.find("not "), std::string::npos) << said;  // nobody looked
+}
+
+TEST_F(ConfigEnvironment, InstalledFileIsFoundByTheNameOfTheCpu) {
+  EXPECT_NE(first_call_with_cache().find("config compiled in: 0 rows"), std::string::npos);
+  write_installed("// CPU: " + config::cpu_name() + "\n" + kRow);
+  const std::string said = first_call_with_cache();
+  EXPECT_NE(said.find(kRow + "config " + path_ + ": 1 rows"), std::string::npos) << said;
+  // By HOME where nothing else is said, or a path that is not absolute.
+  const std::string by_home = in_child([&] {
+    ::unsetenv("RAPT_CONFIG");
+    ::setenv("XDG_CACHE_HOME", "relative", 1);
+    ::setenv("HOME", "/somewhere", 1);
+    return config::installed_path();
+  });
+  EXPECT_EQ(by_home, "/somewhere/.cache/rapt/" + config::cpu_key() + ".hpp");
+  EXPECT_EQ(in_child([] {
+              ::unsetenv("XDG_CACHE_HOME");
+              ::unsetenv("HOME");
+              return config::installed_path() + text_and_report();
+            }).rfind("// ", 0),
+            0u);
+}
+
+TEST_F(ConfigEnvironment, InstalledFileComesAfterRaptConfig) {
+  write(kRow);
+  const std::string named = path_;
+  write_installed("// CPU: " + config::cpu_name() + "\n");
+  const auto both = [&](const std::string& name) {
+    return in_child([&] {
+      ::setenv("RAPT_CONFIG", name.c_str(), 1);
+      ::setenv("XDG_CACHE_HOME", directory_.c_str(), 1);
+      return text_and_report();
+    });
+  };
+  EXPECT_NE(both(named).find("config RAPT_CONFIG=" + named), std::string::npos);
+  // One that was asked for and cannot be had is not replaced by a third.
+  expect_refusal(both("/nonexistent"), "RAPT_CONFIG=/nonexistent", "cannot open the file");
+}
+
+TEST_F(ConfigEnvironment, InstalledFileObeysTheSameRules) {
+  write_installed(kRow, 0646);
+  expect_refusal(first_call_with_cache(), path_, "is writable by everybody");
+  write_installed(kRow + "rubbish\n");
+  expect_refusal(first_call_with_cache(), path_, "config line 2: expected RAPT_ROW");
+  ASSERT_EQ(::unlink(path_.c_str()), 0);
+  ASSERT_EQ(::symlink("/dev/null", path_.c_str()), 0);
+  expect_refusal(first_call_with_cache(), path_, "is a symbolic link");
+}
+
+TEST_F(ConfigEnvironment, AFileForOtherCpusIsRefused) {
+  const std::string other = "// CPU: Difference Engine No. 2\n",
+                    own = "// CPU: " + config::cpu_name();
+  const std::string reason =
+      "is for 'Difference Engine No. 2', and this CPU is '" + config::cpu_name() + "'";
+  write(other + kRow);
+  expect_refused(path_, reason);
+  write(other + own + "\n" + kRow);  // it says that it fits
+  EXPECT_NE(first_call(path_).find(kRow), std::string::npos);
+  write(other + kRow + own + "\n");  // below the rows it is any comment
+  expect_refused(path_, reason);
+  write_installed(other + kRow);
+  expect_refusal(first_call_with_cache(), path_, reason);
 }
 
 TEST_F(ConfigEnvironment, ErrnoAndDescriptorsAreLeftAlone) {
@@ -192,7 +276,7 @@ TEST_F(ConfigEnvironment, ErrnoAndDescriptorsAreLeftAlone) {
     const int before = ::open("/dev/null", O_RDONLY);
     ::close(before);
     errno = 1234;
-    text_or_error();
+    text_and_report();
     config::machine_caches();
     const int kept = errno;
     ::setenv("RAPT_CONFIG", "/nonexistent", 1);
@@ -204,8 +288,9 @@ TEST_F(ConfigEnvironment, ErrnoAndDescriptorsAreLeftAlone) {
 #if defined(__linux__)
 // The child of the next test: a copy of this program that runs with its owner's rights.
 TEST(ConfigPrivileged, DISABLED_Child) {
+  const std::string said = text_and_report();
   std::printf("%s %s\n", ::getauxval(AT_SECURE) != 0 ? "privileged" : "ordinary",
-              text_or_error().rfind("error:", 0) == 0 ? "file read" : "file ignored");
+              said.find("rubbish") != std::string::npos ? "file read" : "file ignored");
 }
 
 // A program that has more rights than its user must not read what the user's environment names.
@@ -217,8 +302,11 @@ TEST_F(ConfigEnvironment, IgnoredByPrivilegedPrograms) {  // B44
   ASSERT_GT(::readlink("/proc/self/exe", self, sizeof self - 1), 0);
   ASSERT_EQ(std::system((std::string("cp '") + self + "' '" + program + "'").c_str()), 0);
   write("rubbish\n");
-  const auto run = [&] {
-    const std::string command = "RAPT_CONFIG='" + path_ + "' '" + program +
+  const std::string by_name = "RAPT_CONFIG='" + path_ + "' '";
+  write_installed("rubbish\n");
+  const std::string by_place = "XDG_CACHE_HOME='" + directory_ + "' '";
+  const auto run = [&](const std::string& environment) {
+    const std::string command = environment + program +
                                 "' --gtest_also_run_disabled_tests "
                                 "--gtest_filter=ConfigPrivileged.DISABLED_Child 2>&1";
     std::string output;
@@ -228,13 +316,17 @@ TEST_F(ConfigEnvironment, IgnoredByPrivilegedPrograms) {  // B44
     ::pclose(pipe);
     return output;
   };
-  const std::string ordinary = run();
-  EXPECT_NE(ordinary.find("ordinary file read"), std::string::npos) << ordinary;
+  for (const std::string& environment : {by_name, by_place}) {
+    const std::string ordinary = run(environment);
+    EXPECT_NE(ordinary.find("ordinary file read"), std::string::npos) << ordinary;
+  }
   ASSERT_EQ(::chown(program.c_str(), 65534, 65534), 0);
   ASSERT_EQ(::chmod(program.c_str(), 04755), 0);
-  const std::string privileged = run();
-  if (privileged.find("ordinary") != std::string::npos) GTEST_SKIP() << "a nosuid file system";
-  EXPECT_NE(privileged.find("privileged file ignored"), std::string::npos) << privileged;
+  for (const std::string& environment : {by_name, by_place}) {
+    const std::string privileged = run(environment);
+    if (privileged.find("ordinary") != std::string::npos) GTEST_SKIP() << "a nosuid file system";
+    EXPECT_NE(privileged.find("privileged file ignored"), std::string::npos) << privileged;
+  }
 }
 #endif
 

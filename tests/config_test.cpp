@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "hwy/targets.h"
+#include "kernels/kernels.hpp"
 #include "rapt/config.hpp"
 #include "rapt/error.hpp"
 
@@ -70,6 +71,33 @@ TEST(ConfigFormat, RoundTrips) {
   EXPECT_EQ(rows.gemm, (GemmRow{{6, 2}, 336, 1024, 384, 6}));
   EXPECT_EQ(format(config), kAttention + kGemm);
   EXPECT_EQ(format(parse(format(config))), format(config));
+}
+
+TEST(ConfigFormat, TheHeadNamesCpus) {
+  const std::string head = "// why\n// CPU: A 1, model 2\n//CPU: B\n// CPU: C \n// CPU:\n";
+  const Config config = parse(head + kAttention + "// CPU: D\n");
+  EXPECT_EQ(config.cpus, (std::vector<std::string>{"A 1, model 2", "C"}));
+  EXPECT_FALSE(fits(config));
+  EXPECT_EQ(format(config), "// CPU: A 1, model 2\n// CPU: C\n" + kAttention);
+  EXPECT_TRUE(fits(parse(kAttention)));
+  EXPECT_TRUE(fits(parse(head + "// CPU: " + cpu_name() + "\n" + kAttention)));
+  // What others wrote does no harm in a terminal.
+  const std::string phrase = misfit(parse("// CPU: \x80" + std::string(100000, 'a') + "\n"));
+  EXPECT_LT(phrase.size(), 400u);
+  EXPECT_EQ(phrase.find('\x80'), std::string::npos);
+}
+
+TEST(ConfigFormat, TheNameOfACpuIsOneLineAndOneFileName) {
+  const std::string& name = cpu_name();
+  EXPECT_FALSE(name.empty());
+  EXPECT_TRUE(std::all_of(name.begin(), name.end(), [](char c) {
+    return c >= ' ' && c <= '~' && c != '\\';
+  })) << name;
+  EXPECT_EQ(parse("// CPU: " + name + "\n").cpus, std::vector<std::string>{name});
+  const std::string key = cpu_key();
+  EXPECT_FALSE(key.empty());
+  EXPECT_EQ(key.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-"), std::string::npos)
+      << key;
 }
 
 TEST(ConfigFormat, CompilerAndLoaderReadTheSame) {
@@ -301,6 +329,38 @@ TEST(ConfigLoad, TakesEffectAndGoesBack) {
             default_attention_row(machine_caches(), registers, 64));
   load_config("");
   EXPECT_EQ(config_text(), compiled_in);
+}
+
+// Each row is used, stale (no kernel has its tile) or of a target that does not run here.
+TEST(ConfigLoad, ReportsWhatBecomesOfTheRows) {
+  const std::string best = targets().front();
+  const std::string used = replaced(replaced(kGemm, "AVX2", best), "6x2", "31x16");
+  const std::string elsewhere = replaced(kAttention, "AVX2", best == "LASX" ? "LSX" : "LASX");
+  const ConfigReport report = load_config(used + elsewhere);
+  EXPECT_EQ(report.source, "load_config");
+  EXPECT_EQ(report.read, 2);
+  EXPECT_EQ(report.used, 1);
+  EXPECT_EQ(report.ignored, 1);
+  EXPECT_EQ(
+      report.reason, used.substr(0, used.size() - 1) +
+                         ": no kernel of this build has the tile 31x16: its blocks are used "
+                         "with " +
+                         [] {
+                           const auto& tile = kernels::all().list[0]->tiles[0];
+                           return std::to_string(tile.rows) + "x" + std::to_string(tile.vectors);
+                         }());
+  EXPECT_EQ(config_report().text(), report.text());
+  EXPECT_NE(load_config(elsewhere).reason.find("is not in this build, or not run by this CPU"),
+            std::string::npos);
+
+  const ConfigReport other = load_config("// CPU: Z1\n" + used);
+  EXPECT_EQ(other.used, 0);
+  EXPECT_EQ(other.ignored, 1);
+  EXPECT_NE(other.reason.find(": is for 'Z1', and this CPU is '"), std::string::npos);
+  EXPECT_EQ(gemm_row(*current(), best, {8, 16}), default_gemm_row(machine_caches(), {8, 16}));
+  EXPECT_EQ(load_config(config_text()).ignored, 1);
+
+  EXPECT_EQ(load_config("").source, "compiled in");
 }
 
 TEST(ConfigLoad, ConfigTextIsNeverEmpty) {

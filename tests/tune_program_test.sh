@@ -36,3 +36,36 @@ for i in 1 2 3 4; do "$tune" --seconds 1 --isa best --out "$file" >/dev/null 2>&
 timeout -s KILL 0.9 "$tune" --seconds 1 --isa best --out "$file" >/dev/null 2>&1 || true
 wait
 whole "$file" || fail "the file after several tuners at once: $(cat "$file")"
+
+# Installed: each of several at once tunes its own targets, and all of them are there in the end; one that is killed in
+# between leaves a whole file. The tests' own config is not looked at.
+export XDG_CACHE_HOME=$directory/cache
+targets=$("$tune" --isa NOSUCH 2>&1 | sed 's/.*which runs //; s/,//g')
+for target in $targets; do "$tune" --seconds 1 --isa "$target" --install >"$directory/$target" 2>&1 & done
+timeout -s KILL 0.9 "$tune" --seconds 1 --isa best --install >/dev/null 2>&1 || true
+wait
+file=$(find "$XDG_CACHE_HOME/rapt" -name '*.hpp')
+[ -f "$file" ] || fail "not one file: $file"
+for target in $targets; do
+  [ "$(grep -cE "^// (attention|gemm) $target( d=[0-9]*)?: " "$file")" -eq 7 ] || fail "rows of $target: $(cat "$file")"
+done
+grep -q '^// CPU: .' "$file" || fail "the file names no CPU"
+"$tune" --check "$file" >"$directory/said" || fail "--check"
+! grep -q '^unused\|^stale' "$directory/said" || fail "--check of what was just tuned: $(cat "$directory/said")"
+
+# Each row by itself, and what is no config.
+cat >"$directory/mixed.hpp" <<'ROWS'
+RAPT_ROW(gemm, Z14, f32, tile=6x2, block_m=336, block_n=1024, block_k=384, direct_rows=6)
+ROWS
+sed "s/Z14/$(echo "$targets" | cut -d' ' -f1)/; s/6x2/31x16/" "$directory/mixed.hpp" >>"$directory/mixed.hpp.2"
+cat "$directory/mixed.hpp.2" >>"$directory/mixed.hpp"
+"$tune" --check "$directory/mixed.hpp" >"$directory/said" || fail "--check"
+grep -q '^unused .*Z14' "$directory/said" && grep -q '^stale .*31x16' "$directory/said" || fail "--check: $(cat "$directory/said")"
+echo rubbish >>"$directory/mixed.hpp"
+"$tune" --check "$directory/mixed.hpp" 2>"$directory/error" && fail "--check of rubbish"
+grep -q "mixed.hpp: config line 3: " "$directory/error" || fail "--check: $(cat "$directory/error")"
+
+# For a program.
+printf 'attention/1,4,2,1,300,64,64  calls:9\ngemm/64,64,64/bias  calls:2\n' >"$directory/trace.txt"
+"$tune" --from "$directory/trace.txt" --seconds 1 --isa best >"$directory/said" 2>/dev/null || fail "--from"
+[ "$(grep -cE '^// (attention|gemm) .*: ' "$directory/said")" -eq 2 ] || fail "--from: $(cat "$directory/said")"

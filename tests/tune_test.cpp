@@ -16,11 +16,17 @@
 #include <system_error>
 #include <vector>
 
-#include "../tune/atomic_file.hpp"
+#include "../tune/install.hpp"
+#include "../tune/problems.hpp"
 #include "../tune/race.hpp"
+#include "config/atomic_file.hpp"
+#include "config/config.hpp"
 
 namespace rapt::tune {
 namespace {
+
+using config::check_writable;
+using config::write_whole_file;
 
 bool never() { return false; }
 
@@ -102,6 +108,50 @@ TEST(TuneCrossover, IsWhereTheAlgorithmsMeet) {
   // The default, 3, does what 2 does; and what is not better by the margin does not move it.
   EXPECT_EQ(crossover(rows, {1, 1, 9, 9, 9}, {5, 5, 5, 5, 5}, 3), 3u);
   EXPECT_EQ(crossover(rows, {1, 2, 4.95, 8, 16}, {5, 5, 5, 5, 5}, 2), 2u);
+}
+
+TEST(TuneRace, CountsAShapeByItsWeight) {
+  const double seconds[3][2] = {{1, 1}, {0.8, 1.0}, {1.0, 0.9}};
+  const auto measure = [&](std::size_t candidate, std::size_t shape) {
+    return seconds[candidate][shape];
+  };
+  EXPECT_EQ(race(3, 2, 4, measure, never).winner(), 1u);
+  EXPECT_EQ(race(3, Shapes({1.0, 9.0}), 4, measure, never).winner(), 2u);
+  const Duel weighed = duel(
+      Shapes({0.0, 1.0}), 4,
+      [&](std::size_t candidate, std::size_t shape) {
+        return seconds[candidate == 0 ? 0 : 2][shape];
+      },
+      never);
+  EXPECT_NEAR(weighed.gain(), 1 / 0.9, 1e-9);
+}
+
+// A chat: each token is a problem of its own length.
+TEST(TuneProblems, OfAProgramAreItsMostCostlyOnes) {
+  std::vector<bench::Shape> traced;
+  for (int n = 513; n <= 1024; ++n) {
+    const std::string size = std::to_string(n);
+    traced.push_back(bench::parse_line("attention/1,8,2,1," + size + ",64,64/bf16 calls:24"));
+  }
+  traced.push_back(bench::parse_line("attention/1,8,2,512,512,64,64/bf16/causal calls:24"));
+  traced.push_back(bench::parse_line("attention/1,8,2,1,600,80,64/bf16 calls:24"));
+  traced.push_back(bench::parse_line("attention/1,8,2,1,600,300,64/bf16 calls:24"));  // no row
+  traced.push_back(bench::parse_line("gemm/8,64,64 calls:1"));
+  traced.push_back(bench::parse_line("gemm/512,512,512/bias calls:9"));
+
+  const std::vector<bench::Shape> d64 = of_program(traced, 64);
+  ASSERT_EQ(d64.size(), 2u);
+  const bench::Shape& decode = d64[0].attention().seq_q == 1 ? d64[0] : d64[1];
+  EXPECT_EQ(decode.name, "attention/1,8,2,1,1024,64,64/bf16");  // stands for all
+  EXPECT_GT(decode.calls, 24 * 512 / 2);
+  EXPECT_LT(decode.calls, 24 * 512);
+  ASSERT_EQ(of_program(traced, 80).size(), 1u);
+  EXPECT_EQ(of_program(traced, 128).size(), 0u);
+  const std::vector<bench::Shape> products = of_program(traced, 0);
+  ASSERT_EQ(products.size(), 2u);
+  EXPECT_EQ(products[0].name, "gemm/512,512,512/bias");
+  EXPECT_EQ(time_weight(products[0], 2.0), 18);
+  EXPECT_EQ(time_weight(bench::parse_shape("gemm/8,8,8"), 2.0), 1);
 }
 
 class TuneFile : public testing::Test {
@@ -198,6 +248,93 @@ TEST_F(TuneFile, IsWholeWhileSixtyWrite) {  // B43
   EXPECT_TRUE(whole(read()));
   // Nobody left a temporary file.
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory_), {}), 1);
+}
+
+// A header of one row, as a tuner writes that was asked for one of sixty.
+class TuneInstall : public TuneFile {
+ protected:
+  static constexpr const char* kTargets[] = {"SSE2", "SSE4", "AVX2", "AVX3", "NEON",
+                                             "SVE",  "SVE2", "RVV",  "LSX",  "Z14"};
+  static std::string subject(int i) {
+    return std::string("attention ") + kTargets[i / 6] +
+           " d=" + std::to_string(config::kHeadSizes[static_cast<std::size_t>(i % 6)]);
+  }
+  static std::string header(int i, int block_q = 96) {
+    const std::int64_t d = config::kHeadSizes[static_cast<std::size_t>(i % 6)];
+    return "// by test\n// CPU: " + config::cpu_name() + "\n\n// " + subject(i) +
+           ": gain 1.05 on the search\n" +
+           config::format({{{kTargets[i / 6], {{d, {6, 2}, block_q, 128, 6, 512}}, std::nullopt}}});
+  }
+  // How many rows the file has, all of which must be whole paragraphs.
+  int rows() const {
+    const config::Config config = config::parse(read());
+    int n = 0;
+    for (int i = 0; i < 60; ++i)
+      n += read().find("// " + subject(i) + ": gain") != std::string::npos;
+    int parsed = 0;
+    for (const config::TargetRows& rows : config.targets)
+      parsed += static_cast<int>(rows.attention.size());
+    EXPECT_EQ(n, parsed);
+    return n;
+  }
+};
+
+TEST_F(TuneInstall, KeepsWhatIsNotTunedAnew) {
+  install(path_, header(0));
+  EXPECT_EQ(read(), header(0));
+  install(path_, header(1));
+  EXPECT_EQ(rows(), 2);
+  install(path_, header(0, 192));
+  EXPECT_EQ(rows(), 2);
+  EXPECT_NE(read().find("block_q=192"), std::string::npos);
+  // That the default stays is an answer, too.
+  install(path_, "// CPU: " + config::cpu_name() + "\n\n// " + subject(0) +
+                     ": the default stays; nothing was faster.\n");
+  EXPECT_EQ(rows(), 1);
+  install(path_, header(2));
+  EXPECT_NE(read().find(subject(0) + ": the default stays"), std::string::npos);
+  // Of another CPU, or bad: nothing is worth keeping.
+  const std::string other = header(1).replace(header(1).find("CPU: "), 5, "CPU: not ");
+  for (const std::string& bad : {other, header(1) + "rubbish\n"}) {
+    write_whole_file(path_, bad);
+    install(path_, header(0));
+    EXPECT_EQ(read(), header(0)) << bad;
+  }
+}
+
+TEST_F(TuneInstall, SixtyAtOnceLoseNothing) {  // B43
+  path_ = directory_ + "/not/there/yet/config.hpp";
+  std::vector<pid_t> children;
+  for (int i = 0; i < 60; ++i) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      install(path_, header(i));
+      ::_exit(0);
+    }
+    children.push_back(child);
+  }
+  for (const pid_t child : children) {
+    int status = 0;
+    EXPECT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  }
+  EXPECT_EQ(rows(), 60);
+}
+
+TEST_F(TuneInstall, KilledItLeavesTheOldOrTheNew) {  // B43
+  install(path_, header(0));
+  std::mt19937 random(7);
+  for (int i = 0; i < 20; ++i) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      for (int n = 1;; n = n % 59 + 1) install(path_, header(n));
+    }
+    ::usleep(static_cast<useconds_t>(random() % 10000));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    ASSERT_GE(rows(), 1) << "kill " << i;
+  }
+  install(path_, header(1));  // and no lock is left
 }
 
 // RAPT_TEST_KILLS makes this the long test of a release.

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "machine.hpp"
+#include "problems.hpp"
 #include "race.hpp"
 #include "rapt/config.hpp"
 #include "trial.hpp"
@@ -17,7 +18,7 @@ constexpr int kFewestRounds = 3;
 bool judge_one(const Subject& subject, const std::string& row, const bench::Shape& shape,
                int threads, const Effort& effort, const Report& report, Judgement& judgement) {
   const std::string by_default = subject.default_text();
-  report("held out, " + shape.name + (threads == 1 ? "" : ", all threads"));
+  report("judged, " + shape.name + (threads == 1 ? "" : ", all threads"));
   Trial trial(shape, threads);
   if (const std::string wrong = trial.check(row); !wrong.empty()) {
     judgement.refusal = "wrong result on " + shape.name + ": " + wrong;
@@ -36,7 +37,8 @@ bool judge_one(const Subject& subject, const std::string& row, const bench::Shap
   // A neighbour on the machine may spoil one duel, but hardly three: what looks slower is looked at
   // again.
   for (int again = 0; again < 2 && result.gain() * kMargin < 1; ++again) result = fight();
-  judgement.verdicts.push_back({shape.name, threads, result.seconds[0][0], result.seconds[1][0]});
+  judgement.verdicts.push_back({shape.name, threads, result.seconds[0][0], result.seconds[1][0],
+                                time_weight(shape, result.seconds[0][0])});
   if (result.loses(0))
     judgement.refusal = "slower on " + shape.name + (threads == 1 ? "" : ", all threads");
   return judgement.refusal.empty();
@@ -45,9 +47,12 @@ bool judge_one(const Subject& subject, const std::string& row, const bench::Shap
 }  // namespace
 
 double Judgement::gain() const {
-  double logs = 0;
-  for (const Verdict& v : verdicts) logs += std::log(v.gain());
-  return verdicts.empty() ? 1.0 : std::exp(logs / static_cast<double>(verdicts.size()));
+  double logs = 0, weights = 0;
+  for (const Verdict& v : verdicts) {
+    logs += v.weight * std::log(v.gain());
+    weights += v.weight;
+  }
+  return verdicts.empty() ? 1.0 : std::exp(logs / weights);
 }
 
 Judgement judge(const Subject& subject, const std::string& row,

@@ -13,6 +13,7 @@ struct Verdict {
   std::string shape;
   int threads;
   double default_seconds, tuned_seconds;  // smallest
+  double weight;
   double gain() const { return default_seconds / tuned_seconds; }
 };
 
@@ -20,7 +21,7 @@ struct Judgement {
   std::vector<Verdict> verdicts;
   std::string refusal;  // why the row is dropped after all; empty: it is kept
 
-  double gain() const;  // geometric mean
+  double gain() const;  // weighted geometric mean
 };
 
 // As many of the shapes as the time allows, small ones first.

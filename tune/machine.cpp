@@ -1,9 +1,6 @@
 #include "machine.hpp"
 
-#include <sys/utsname.h>
-
 #include <ctime>
-#include <fstream>
 
 #include "config/config.hpp"
 #include "rapt/executor.hpp"
@@ -11,35 +8,12 @@
 namespace rapt::tune {
 namespace {
 
-// The value of the first line "key   : value" of /proc/cpuinfo, or "".
-std::string cpuinfo(const std::string& key) {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    const std::size_t colon = line.find(':');
-    if (line.compare(0, key.size(), key) != 0 || colon == std::string::npos) continue;
-    if (line.find_first_not_of(" \t", key.size()) != colon) continue;
-    const std::size_t value = line.find_first_not_of(" \t", colon + 1);
-    if (value != std::string::npos) return line.substr(value);
-  }
-  return "";
-}
-
 std::string size(std::int64_t bytes) {
   return bytes % (1 << 20) == 0 ? std::to_string(bytes >> 20) + " MiB"
                                 : std::to_string(bytes >> 10) + " KiB";
 }
 
 }  // namespace
-
-std::string processor() {
-  if (const std::string name = cpuinfo("model name"); !name.empty()) return name;
-  if (const std::string part = cpuinfo("CPU part"); !part.empty()) {  // Arm: numbers only
-    return "Arm, implementer " + cpuinfo("CPU implementer") + ", part " + part;
-  }
-  if (const std::string name = cpuinfo("uarch"); !name.empty()) return name;  // RISC-V
-  utsname system;
-  return ::uname(&system) == 0 ? system.machine : "unknown";
-}
 
 std::string caches() {
   const config::Caches& caches = config::machine_caches();

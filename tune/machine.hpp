@@ -5,8 +5,6 @@
 
 namespace rapt::tune {
 
-std::string
-processor();  // e.g. "AMD EPYC 9654 96-Core Processor", or the architecture when it has no name
 std::string caches();    // e.g. "L1 32 KiB, L2 1 MiB, L3 32 MiB"
 std::string compiler();  // e.g. "g++ 12.2.0"
 std::string date();      // UTC, e.g. "2026-03-01"

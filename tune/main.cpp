@@ -8,10 +8,13 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "atomic_file.hpp"
+#include "check.hpp"
+#include "config/atomic_file.hpp"
+#include "install.hpp"
 #include "judge.hpp"
 #include "kernels/kernels.hpp"
 #include "problems.hpp"
@@ -30,7 +33,8 @@ struct Options {
   bool quick = false, full = false;
   double seconds = 0;
   std::vector<std::string> isa;
-  std::string out;
+  std::string out, check, from;
+  bool install = false;
   std::string shapes = RAPT_SHAPES_FILE;
 };
 
@@ -38,8 +42,9 @@ Options parse(CLI::App& app, int argc, char** argv) {
   Options options;
   app.description("Measures this machine and writes a config header for rapt.");
   app.footer(
-      "The header is loaded with rapt::load_config or RAPT_CONFIG=FILE, or compiled in with\n"
-      "meson setup -Dconfig=FILE. Leave the machine alone while it is measured.");
+      "The header is found by every program of this user after --install, else loaded with\n"
+      "rapt::load_config or RAPT_CONFIG=FILE, or compiled in with meson setup -Dconfig=FILE.\n"
+      "Leave the machine alone while it is measured.");
   auto* quick =
       app.add_flag("--quick", options.quick, "at most 60 seconds for everything (default)");
   app.add_flag("--full", options.full, "more candidates, more rounds: at most 15 minutes")
@@ -50,7 +55,16 @@ Options parse(CLI::App& app, int argc, char** argv) {
          "--isa", options.isa,
          "ISA targets, comma-separated, 'best' or 'all' (default: best and AVX2; with --full: all)")
       ->delimiter(',');
-  app.add_option("--out,-o", options.out, "file to write (default: standard output)");
+  auto* out = app.add_option("--out,-o", options.out, "file to write (default: standard output)");
+  app.add_flag("--install", options.install,
+               "write it where the library finds it: the cache directory of this user, under this "
+               "CPU's name; rows of targets that are not tuned now stay")
+      ->excludes(out);
+  app.add_option("--check", options.check,
+                 "tune nothing: say for each row of a file whether it is used here, and why");
+  app.add_option("--from", options.from,
+                 "tune for a program: the problems that it left with RAPT_TRACE, weighted by time")
+      ->check(CLI::ExistingFile);
   app.add_option("--shapes", options.shapes, "list of shapes for the final judgement")
       ->capture_default_str()
       ->check(CLI::ExistingFile);
@@ -73,7 +87,8 @@ std::vector<const rapt::kernels::Kernels*> wanted_targets(const Options& options
   std::vector<std::string> names = options.isa;
   if (names.empty()) {
     names = options.full ? std::vector<std::string>{"all"} : std::vector<std::string>{"best"};
-    if (!options.full && find_target("AVX2") != nullptr) names.push_back("AVX2");
+    if (!options.full && options.from.empty() && find_target("AVX2") != nullptr)
+      names.push_back("AVX2");
   }
   std::vector<const rapt::kernels::Kernels*> wanted;
   const auto add = [&](const std::string& name) {
@@ -98,7 +113,9 @@ struct Item {
   double weight;
 };
 
-std::vector<Item> items_of(const std::vector<const rapt::kernels::Kernels*>& targets) {
+// With a program's problems, of these alone.
+std::vector<Item> items_of(const std::vector<const rapt::kernels::Kernels*>& targets,
+                           const std::vector<Shape>& traced) {
   std::vector<Item> items;
   for (const auto* kernels : targets) {
     // The best target is the one that runs; the others matter to who forces them.
@@ -108,6 +125,10 @@ std::vector<Item> items_of(const std::vector<const rapt::kernels::Kernels*>& tar
     }
     items.push_back({{kernels, 0}, target * 3});  // more numbers to find
   }
+  if (traced.empty()) return items;
+  std::erase_if(
+      items, [&](const Item& item) { return of_program(traced, item.subject.head_size).empty(); });
+  if (items.empty()) throw std::runtime_error("no row of the config is of these problems");
   return items;
 }
 
@@ -117,14 +138,27 @@ Clock::time_point in(double seconds) {
          std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
+// What a row is searched on, and what it is judged on.
+struct Problems {
+  std::vector<Shape> search, held_out;
+};
+
+Problems problems_of(std::int64_t head_size, const std::vector<Shape>& traced,
+                     const std::vector<Shape>& bench_shapes) {
+  if (!traced.empty()) {
+    constexpr std::size_t kSearched = 4;
+    std::vector<Shape> all = of_program(traced, head_size), some = all;
+    some.resize(std::min(some.size(), kSearched));
+    return {some, all};
+  }
+  if (head_size == 0) return {gemm_search(), gemm_held_out(bench_shapes)};
+  return {attention_search(head_size), attention_held_out(head_size, bench_shapes)};
+}
+
 // The first of the found rows that survives the judgement.
 Result judge_first(const Subject& subject, const SearchResult& search,
-                   const std::vector<Shape>& bench_shapes, const Effort& effort,
-                   const Report& report) {
+                   const std::vector<Shape>& shapes, const Effort& effort, const Report& report) {
   Result result{subject, std::nullopt, {}, search.why_none};
-  const std::int64_t d = subject.head_size;
-  const std::vector<Shape> shapes =
-      d == 0 ? gemm_held_out(bench_shapes) : attention_held_out(d, bench_shapes);
   for (const Found& found : search.found) {
     result.judgement = judge(subject, found.text, shapes, effort, report);
     if (result.judgement.refusal.empty()) {
@@ -139,8 +173,15 @@ Result judge_first(const Subject& subject, const SearchResult& search,
 std::vector<Result> tune(const Options& options, double limit, Progress& progress) {
   constexpr double kSearchShare = 0.65;  // of the time; the judgement has the rest
   const int rounds = options.full ? 12 : 6;
-  const std::vector<Item> items = items_of(wanted_targets(options));
   const std::vector<Shape> bench_shapes = rapt::bench::read_shapes(options.shapes);
+  std::vector<Shape> traced;
+  if (!options.from.empty()) traced = rapt::bench::read_shapes(options.from);
+  if (!options.from.empty() && traced.empty())
+    throw std::runtime_error(options.from + ": has no problems");
+  const std::vector<Item> items = items_of(wanted_targets(options), traced);
+  std::vector<Problems> problems;
+  for (const Item& item : items)
+    problems.push_back(problems_of(item.subject.head_size, traced, bench_shapes));
   const Report report = [&](const std::string& step) { progress.step(step); };
   const auto weight_from = [&](std::size_t first, const auto& counts) {
     double sum = 0;
@@ -156,7 +197,8 @@ std::vector<Result> tune(const Options& options, double limit, Progress& progres
     progress.begin(subject.name(), limit * kSearchShare * items[i].weight / weight_from(0, every));
     const double seconds =
         (limit * kSearchShare - progress.elapsed()) * items[i].weight / weight_from(i, every);
-    found.push_back(search(subject, {rounds, options.full, in(seconds)}, report));
+    found.push_back(
+        search(subject, problems[i].search, {rounds, options.full, in(seconds)}, report));
     char gain[32] = "";
     if (!found[i].found.empty())
       std::snprintf(gain, sizeof gain, "gain %.2f", found[i].found[0].gain);
@@ -174,8 +216,8 @@ std::vector<Result> tune(const Options& options, double limit, Progress& progres
                      judging * items[i].weight / weight_from(0, any_found));
       seconds = (limit - progress.elapsed()) * items[i].weight / weight_from(i, any_found);
     }
-    results.push_back(
-        judge_first(subject, found[i], bench_shapes, {rounds, options.full, in(seconds)}, report));
+    results.push_back(judge_first(subject, found[i], problems[i].held_out,
+                                  {rounds, options.full, in(seconds)}, report));
     if (any_found(i)) {
       progress.note(subject.name() +
                     (results[i].row ? ": kept" : ": dropped, " + results[i].why_default));
@@ -194,7 +236,16 @@ void catch_signals() {
 }
 
 int run(const Options& options) {
-  if (!options.out.empty()) check_writable(options.out);
+  if (!options.check.empty()) {
+    std::fputs(check(options.check).c_str(), stdout);
+    return 0;
+  }
+  const std::string path = options.install ? rapt::config::installed_path() : options.out;
+  if (options.install) {
+    if (path.empty()) throw std::runtime_error("--install: neither XDG_CACHE_HOME nor HOME is set");
+    make_directories(path);
+  }
+  if (!path.empty()) rapt::config::check_writable(path);
   // The time to load, to write, and of the one timing that is under way when the time is over.
   const double limit = (options.seconds > 0 ? options.seconds : options.full ? 900 : 60) * 0.95;
   std::vector<Result> results;
@@ -209,14 +260,15 @@ int run(const Options& options) {
   progress.clear();
 
   char how[64];
-  std::snprintf(how, sizeof how, "%s, %.0f s", options.full ? "full" : "quick", progress.elapsed());
+  std::snprintf(how, sizeof how, "%s%s, %.0f s", options.full ? "full" : "quick",
+                options.from.empty() ? "" : " for a program", progress.elapsed());
   const std::string text = header(results, how);
-  const bool to_file = !options.out.empty();
+  const bool to_file = !path.empty();
   std::FILE* const console = to_file ? stdout : stderr;
   std::fputs(table(results, colours(::fileno(console))).c_str(), console);
   if (to_file) {
-    write_whole_file(options.out, text);
-    std::printf("wrote %s\n", options.out.c_str());
+    options.install ? install(path, text) : rapt::config::write_whole_file(path, text);
+    std::printf("wrote %s\n", path.c_str());
   } else {
     std::fputs(text.c_str(), stdout);
   }

@@ -10,10 +10,13 @@ namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
-double geometric_mean(const std::vector<double>& values) {
-  double logs = 0;
-  for (double value : values) logs += std::log(value);
-  return values.empty() ? 1.0 : std::exp(logs / static_cast<double>(values.size()));
+double geometric_mean(const std::vector<double>& values, const std::vector<double>& weights) {
+  double logs = 0, all = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    logs += weights[i] * std::log(values[i]);
+    all += weights[i];
+  }
+  return values.empty() ? 1.0 : std::exp(logs / all);
 }
 
 double median(std::vector<double> values) {
@@ -30,7 +33,7 @@ double RaceResult::cost(std::size_t candidate) const {
   for (std::size_t shape = 0; shape < seconds[0].size(); ++shape) {
     ratios.push_back(seconds[candidate][shape] / seconds[0][shape]);
   }
-  return geometric_mean(ratios);
+  return geometric_mean(ratios, weights);
 }
 
 std::size_t RaceResult::winner() const {
@@ -46,9 +49,11 @@ std::size_t RaceResult::winner() const {
   return best;
 }
 
-RaceResult race(std::size_t candidates, std::size_t shapes, int rounds, const Measure& measure,
+RaceResult race(std::size_t candidates, const Shapes& all, int rounds, const Measure& measure,
                 const OutOfTime& out_of_time) {
+  const std::size_t shapes = all.weights.size();
   RaceResult result;
+  result.weights = all.weights;
   result.seconds.resize(candidates);
   std::vector<std::size_t> running(candidates);
   for (std::size_t i = 0; i < candidates; ++i) running[i] = i;
@@ -83,7 +88,7 @@ RaceResult race(std::size_t candidates, std::size_t shapes, int rounds, const Me
 }
 
 double Duel::gain() const {
-  return std::min(geometric_mean(by_minimum), geometric_mean(by_median));
+  return std::min(geometric_mean(by_minimum, weights), geometric_mean(by_median, weights));
 }
 
 bool Duel::loses(std::size_t shape) const {
@@ -97,8 +102,10 @@ bool Duel::loses_anywhere() const {
   return false;
 }
 
-Duel duel(std::size_t shapes, int rounds, const Measure& measure, const OutOfTime& out_of_time) {
+Duel duel(const Shapes& all, int rounds, const Measure& measure, const OutOfTime& out_of_time) {
+  const std::size_t shapes = all.weights.size();
   Duel result;
+  result.weights = all.weights;
   std::vector<std::vector<double>> ratios(shapes);
   for (std::vector<double>& seconds : result.seconds) seconds.assign(shapes, kNever);
   for (int round = 0; round < rounds; ++round) {

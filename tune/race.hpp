@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <utility>
 #include <vector>
 
 namespace rapt::tune {
@@ -28,14 +29,22 @@ inline constexpr double kMargin = 1.02;
 // often it ran, the less is noise.
 inline constexpr double kHopeless[] = {1.25, 1.15, 1.10, 1.06};
 
+// The shapes of a race, and what a gain on each of them is worth.
+struct Shapes {
+  std::vector<double> weights;
+  Shapes(std::size_t n) : weights(n, 1.0) {}  // NOLINT(google-explicit-constructor): all the same
+  explicit Shapes(std::vector<double> each) : weights(std::move(each)) {}
+};
+
 struct RaceResult {
   // seconds[candidate][shape], the smallest of all complete rounds; empty when a candidate was not
   // timed.
   std::vector<std::vector<double>> seconds;
+  std::vector<double> weights;
   int rounds = 0;
 
-  // Geometric mean over the shapes of the candidate's time by candidate 0's; infinite when it was
-  // not timed.
+  // Weighted geometric mean over the shapes of the candidate's time by candidate 0's; infinite when
+  // it was not timed.
   double cost(std::size_t candidate) const;
   // The cheapest candidate of those that lose to candidate 0 on no shape by more than the margin.
   std::size_t winner() const;
@@ -43,12 +52,13 @@ struct RaceResult {
 
 // Candidate 0 is the one to beat and runs in every round. A round that the time cuts short does not
 // count.
-RaceResult race(std::size_t candidates, std::size_t shapes, int rounds, const Measure& measure,
+RaceResult race(std::size_t candidates, const Shapes& shapes, int rounds, const Measure& measure,
                 const OutOfTime& out_of_time);
 
 // Two candidates, more closely: 0 is the default, 1 challenges it. One entry for each shape.
 struct Duel {
   std::vector<double> seconds[2];  // smallest
+  std::vector<double> weights;
   std::vector<double> by_minimum;  // default's smallest time by the challenger's
   std::vector<double> by_median;   // median of default's time by the challenger's, turn by turn
   int rounds = 0;
@@ -59,7 +69,7 @@ struct Duel {
   bool loses(std::size_t shape) const;
   bool loses_anywhere() const;
 };
-Duel duel(std::size_t shapes, int rounds, const Measure& measure, const OutOfTime& out_of_time);
+Duel duel(const Shapes& shapes, int rounds, const Measure& measure, const OutOfTime& out_of_time);
 
 // The number of rows up to which `few` is the algorithm to take, when `many` is taken for all above
 // it: one of `rows` (ascending), 0, or `by_default`, which stays unless another is better by the

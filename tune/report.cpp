@@ -36,24 +36,24 @@ const Verdict& worst(const Judgement& judgement) {
 std::string header(const std::vector<Result>& results, const std::string& how) {
   std::string text = "// The tuned config of one machine, written by rapt-tune " RAPT_VERSION ", " +
                      how + ", " + date() + ".\n";
-  text += "// Processor: " + for_comment(processor()) + ", " + std::to_string(threads()) +
-          " threads; " + caches() + ".\n";
+  text += "// CPU: " + config::cpu_name() + "\n";
+  text += "// " + std::to_string(threads()) + " threads; " + caches() + ".\n";
   text += "// Compiler: " + for_comment(compiler()) + ".\n";
   text +=
       "// Gains are over the formulas of src/config/defaults.cpp, geometric means: on the problems "
       "of the\n"
-      "// search, and on others that were held out, with the least of those. What has no row here "
-      "was not\n"
-      "// tuned or keeps its default.\n";
+      "// search, and on those of the judgement (others, or all of the program's), with the least "
+      "of "
+      "those.\n"
+      "// What has no row here was not tuned or keeps its default.\n";
   for (const Result& result : results) {
-    text += "\n";
+    text += "\n// " + result.subject.name() + ": ";
     if (!result.row) {
-      text += "// " + result.subject.name() + ": the default stays; " +
-              for_comment(result.why_default) + ".\n";
+      text += "the default stays; " + for_comment(result.why_default) + ".\n";
       continue;
     }
     const Verdict& least = worst(result.judgement);
-    text += printed("// gain %.2f on the search; held out %.2f, at least %.2f (%s, %d %s)\n",
+    text += printed("gain %.2f on the search; judged %.2f, at least %.2f (%s, %d %s)\n",
                     result.row->gain, result.judgement.gain(), least.gain(), least.shape.c_str(),
                     least.threads, least.threads == 1 ? "thread" : "threads");
     text += result.row->text;

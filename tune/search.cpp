@@ -46,7 +46,9 @@ class Track {
     for (const Shape& shape : shapes) {
       if (shape.flops() * seconds_per_flop * kCalls > std::max(effort.left(), 0.0)) break;
       trials_.push_back(std::make_unique<Trial>(shape, 1));
-      seconds_per_flop = trials_.back()->seconds(text) / shape.flops();
+      const double seconds = trials_.back()->seconds(text);
+      seconds_per_flop = seconds / shape.flops();
+      weights_.weights.push_back(time_weight(shape, seconds));
     }
   }
 
@@ -57,12 +59,12 @@ class Track {
                   const std::vector<Row>& rows) const {
     std::vector<std::string> texts;
     for (const Row& row : rows) texts.push_back(text_of(subject, row));
-    return tune::race(texts.size(), size(), effort_.rounds, measure(step, texts),
+    return tune::race(texts.size(), weights_, effort_.rounds, measure(step, texts),
                       [this] { return effort_.out_of_time(); });
   }
 
   Duel duel(const std::string& by_default, const std::string& challenger) const {
-    return tune::duel(size(), effort_.rounds + 1, measure("duel", {by_default, challenger}),
+    return tune::duel(weights_, effort_.rounds + 1, measure("duel", {by_default, challenger}),
                       [this] { return effort_.out_of_time(); });
   }
 
@@ -77,6 +79,7 @@ class Track {
   const Effort& effort_;
   const Report& report_;
   std::vector<std::unique_ptr<Trial>> trials_;
+  Shapes weights_{std::vector<double>()};
 };
 
 // value * factor as a multiple of `step` that the format takes.
@@ -305,21 +308,21 @@ std::string Subject::default_text() const {
                                              caches, registers_of(*kernels), head_size));
 }
 
-SearchResult search(const Subject& subject, const Effort& effort, const Report& report) {
+SearchResult search(const Subject& subject, const std::vector<Shape>& shapes, const Effort& effort,
+                    const Report& report) {
   set_target(subject.kernels->target);
   const Caches& caches = config::machine_caches();
   const config::Registers registers = registers_of(*subject.kernels);
   if (subject.head_size == 0) {
-    return search_and_confirm<GemmRow>(subject, config::default_gemm_row(caches, registers),
-                                       gemm_search(), {&GemmRow::direct_rows, gemm_with_rows},
-                                       effort, report);
+    return search_and_confirm<GemmRow>(subject, config::default_gemm_row(caches, registers), shapes,
+                                       {&GemmRow::direct_rows, gemm_with_rows}, effort, report);
   }
   const auto with_rows = [&](std::size_t rows) {
     return attention_with_rows(rows, subject.head_size);
   };
   return search_and_confirm<AttentionRow>(
-      subject, config::default_attention_row(caches, registers, subject.head_size),
-      attention_search(subject.head_size), {&AttentionRow::short_rows, with_rows}, effort, report);
+      subject, config::default_attention_row(caches, registers, subject.head_size), shapes,
+      {&AttentionRow::short_rows, with_rows}, effort, report);
 }
 
 }  // namespace rapt::tune

@@ -49,6 +49,8 @@ struct SearchResult {
 // Called with what is going on, often.
 using Report = std::function<void(const std::string& step)>;
 
-SearchResult search(const Subject& subject, const Effort& effort, const Report& report);
+// On these problems, for the subject.
+SearchResult search(const Subject& subject, const std::vector<bench::Shape>& shapes,
+                    const Effort& effort, const Report& report);
 
 }  // namespace rapt::tune

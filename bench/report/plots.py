@@ -17,9 +17,9 @@ from results import Results, Row
 
 plt.style.use(Path(__file__).with_name("rapt.mplstyle"))
 
-OPERATIONS = ("gemm", "prefill", "causal", "decode", "layer")
-COLORS = dict(zip(OPERATIONS, ("#0072B2", "#D55E00", "#CC79A7", "#009E73", "#7A6A00")))
-MARKERS = dict(zip(OPERATIONS, "osD^P"))
+OPERATIONS = ("gemm", "prefill", "causal", "decode", "layer", "attention")
+COLORS = dict(zip(OPERATIONS, ("#0072B2", "#D55E00", "#CC79A7", "#009E73", "#7A6A00", "#56B4E9")))
+MARKERS = dict(zip(OPERATIONS, "osD^PX"))
 SHADES = ("#08306B", "#2171B5", "#6BAED6", "#BDD7E7", "#DCE6F0", "#EEF3F8")  # of the targets, best first
 PEERS = {
     "rapt": "#D55E00",
@@ -122,6 +122,8 @@ def roofline(results: Results) -> Figure:
         _bandwidths(axes, [r for r in rows if r.read], peak, low)
         for operation in OPERATIONS:
             points = [r for r in rows if r.operation == operation]
+            if not points:
+                continue
             axes.scatter(
                 [r.intensity for r in points],
                 [r.gflops / r.peak for r in points],

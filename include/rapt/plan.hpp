@@ -1,5 +1,11 @@
 // Planning apart from running: check and cut a problem once, run it many times on other data of the
 // same shapes (the layers of a model, say), and say how it will be computed.
+//
+// Without a change to the program, the environment asks for more: RAPT_VERBOSE=1 prints a line for
+// each call of attention and gemm on stderr (target, path, problem, time). RAPT_TRACE=FILE writes
+// each distinct problem with the number of its calls, when it exits and now and then before, for
+// rapt-tune --from and rapt-bench --from; programs that have more rights than their user write
+// none.
 #pragma once
 
 #include <cstddef>
@@ -30,9 +36,12 @@ struct Explanation {
     std::int64_t parts = 0, part_kv = 0;     // into which the keys of a unit are split
   };
 
-  std::string target;      // ISA
-  std::string config_row;  // the numbers in use, as the config format spells them
-  bool tuned = false;      // the row is from a config, not from the formulas
+  std::string bench_case;     // rapt-bench --case computes the like; empty: nothing to compute
+  std::string target;         // ISA
+  std::string config_row;     // the numbers in use, as the config format spells them
+  bool tuned = false;         // the row is from a config, not from the formulas
+  std::string config_source;  // of the config in use, as ConfigReport has it
+  std::vector<std::string> config_refused;       // and the files that were refused before it
   std::int64_t tile_rows = 0, tile_columns = 0;  // register tile
   std::vector<Cut> cuts;
   std::int64_t tasks = 0, waves = 0;

@@ -448,6 +448,20 @@ RAPT_API rapt_status rapt_set_target(const char* name);
 RAPT_API rapt_status rapt_load_config(const char* text);
 RAPT_API rapt_status rapt_config_text(char* text, size_t capacity, size_t* length);
 
+// How many rows the config in use has, and what calls on this machine make of them.
+typedef struct rapt_config_rows {
+  size_t size;
+  int64_t read;
+  int64_t used;     // for ISA targets that run here
+  int64_t ignored;  // the others
+} rapt_config_rows;
+
+// Of the config in use: its rows (where rows is not null: written as far as its size says), and in
+// lines of text where it is from, why the first row that is ignored is, and which files were
+// refused and why. A file that the environment names is never an error: see rapt/config.hpp.
+RAPT_API rapt_status rapt_config_report(rapt_config_rows* rows, char* text, size_t capacity,
+                                        size_t* length);
+
 #ifdef __cplusplus
 }
 #endif

@@ -458,6 +458,15 @@ rapt_status rapt_load_config(const char* text) {
   return guarded([&] { load_config(&must("text", text)); });
 }
 
+rapt_status rapt_config_report(rapt_config_rows* rows, char* text, size_t capacity,
+                               size_t* length) {
+  return guarded([&] {
+    const ConfigReport report = config_report();
+    if (rows != nullptr) fill("rows", rows, {0, report.read, report.used, report.ignored});
+    write_text(report.text(), text, capacity, length);
+  });
+}
+
 rapt_status rapt_config_text(char* text, size_t capacity, size_t* length) {
   return guarded([&] { write_text(config_text(), text, capacity, length); });
 }

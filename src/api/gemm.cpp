@@ -1,8 +1,10 @@
 // gemm(): check, plan, run.
 #include "rapt/gemm.hpp"
 
+#include "api/trace.hpp"
 #include "api/verbose.hpp"
 #include "parallel/run.hpp"
+#include "plan/case.hpp"
 #include "plan/plan.hpp"
 #include "problem/check.hpp"
 
@@ -13,6 +15,7 @@ void gemm(View<const float, axis::Row, axis::Inner> a,
           View<float, axis::Row, axis::Column> c, const GemmOptions& options) {
   const tiles::GemmProblem problem = problem::check_gemm(a, b, c, options);
   const tiles::GemmPlan plan = plan::plan_gemm(problem);
+  trace::record([&] { return plan::case_of(problem); });
   verbose::timed([&] { parallel::run(plan, options.executor); },
                  [&] { return verbose::line(plan); });
 }

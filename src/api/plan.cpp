@@ -3,8 +3,10 @@
 
 #include <utility>
 
+#include "api/trace.hpp"
 #include "api/verbose.hpp"
 #include "parallel/run.hpp"
+#include "plan/case.hpp"
 #include "plan/explain.hpp"
 #include "plan/plan.hpp"
 #include "problem/check.hpp"
@@ -107,6 +109,7 @@ void AttentionPlan::run(const AttentionPointers& pointers, void* workspace,
   replace("v_scales", problem.v_scales, pointers.v_scales);
   replace("mask", problem.mask, pointers.mask);
   replace("bias", problem.bias, pointers.bias);
+  trace::record([&] { return plan::case_of(problem, state_->plan); });
   verbose::timed(
       [&] {
         parallel::run(problem, state_->plan, state_->executor, static_cast<float*>(workspace));

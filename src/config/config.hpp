@@ -53,24 +53,50 @@ struct TargetRows {
 
 struct Config {
   std::vector<TargetRows> targets;
+  std::vector<std::string> cpus{};  // that its head names: its rows are for these alone
+
+  // Of the config of the process, as ConfigReport has them.
+  std::string source{};
+  std::vector<std::string> refused{};  // files that were to be loaded before it
 };
 
 // Strict: throws Error(bad_config) that names the line; unknown words, missing or repeated fields,
 // duplicate rows and values out of range are all bad. A tile that no kernel here has is not bad,
-// because the row may be another machine's: the plan then takes the target's default tile.
+// because the row may be another machine's: the plan then takes the target's default tile. Nor is
+// a CPU that is not this one: the rows are then left alone.
 inline constexpr std::size_t kMaxTextBytes = std::size_t{1} << 20;
 Config parse(std::string_view text);
-std::string format(const Config& config);  // the rows alone, in one fixed spelling
+std::string format(const Config& config);  // CPUs and rows alone, in one fixed spelling
+
+// Whether its rows are for this CPU.
+bool fits(const Config& config);
+std::string misfit(const Config& config);  // and where they are not, a phrase that says so
 
 // The config of the process (see rapt/config.hpp for who sets it), as a snapshot that stays valid
-// while it is held. A few nanoseconds, and threads do not contend. Throws what load_config would
-// when the config of the environment or the one compiled in is bad.
+// while it is held. A few nanoseconds, and threads do not contend.
 std::shared_ptr<const Config> current();
 
-// The text of a config file named by an environment variable, whose writer is not the caller: a
-// regular file (no symbolic link) of at most kMaxTextBytes, owned by this user or root and not
-// writable by everybody, or else Error(bad_config).
+// Replaces it, as rapt::load_config does, and returns it.
+std::shared_ptr<const Config> load(std::string_view text);
+
+// An environment variable of ours. Null where it is not set, empty, or this process has
+// rights that its user has not.
+const char* environment(const char* name);
+
+// Where rapt-tune --install writes the config of this CPU and the first call looks for it. Empty
+// where the environment does not say.
+std::string installed_path();
+
+// The text of a config file named by the environment, whose writer is not the caller: a regular
+// file (no symbolic link) of at most kMaxTextBytes, owned by this user or root and not writable by
+// everybody, or else Error(bad_config).
 std::string read_trusted_file(const char* path);
+
+// This CPU's model: "AMD EPYC 9654 96-Core Processor, family 25, model 17". Printable, without
+// backslashes, the same in every process on the machine.
+const std::string& cpu_name();
+// It as a file's name: "amd-epyc-9654-96-core-processor-family-25-model-17".
+std::string cpu_key();
 
 // Per-call answers: the tuned row, or the formulas' one.
 struct Registers {

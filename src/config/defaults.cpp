@@ -50,8 +50,8 @@ AttentionRow default_attention_row(const Caches& caches, Registers registers,
   row.block_q = fit(caches.l2 * 3 / 4 - kv_block, 2 * head_size * kFloat, nr, 96, 256);
 
   // flash_rows reads k and v once for four rows, and again for the next; flash_lanes once for all,
-  // but computes whole panels of NR rows. Measured crossovers: 12 (d = 64) to 20 rows (d = 128) with
-  // NR = 32 (14x2 tiles of 16 lanes), 10 to 12 with NR = 16 (6x2 of 8), 8 to 10 with NR = 8.
+  // but computes whole panels of NR rows. Measured crossovers: 12 (d = 64) to 20 rows (d = 128)
+  // with NR = 32 (14x2 tiles of 16 lanes), 10 to 12 with NR = 16 (6x2 of 8), 8 to 10 with NR = 8.
   row.short_rows = 6 + nr / 4;
 
   // A cache of 4096 keys is work for 8 cores; 512 keys of 64 floats take 10 us to read, beside
@@ -89,7 +89,7 @@ AttentionRow attention_row(const Config& config, std::string_view target, Regist
   const auto at = std::lower_bound(kHeadSizes.begin(), kHeadSizes.end(), head_size);
   const std::int64_t size_class = at == kHeadSizes.end() ? head_size : *at;
   for (const TargetRows& rows : config.targets) {
-    if (rows.target != target) continue;
+    if (rows.target != target || !fits(config)) continue;
     for (const AttentionRow& row : rows.attention) {
       if (row.head_size == size_class) return row;
     }
@@ -99,7 +99,7 @@ AttentionRow attention_row(const Config& config, std::string_view target, Regist
 
 GemmRow gemm_row(const Config& config, std::string_view target, Registers registers) {
   for (const TargetRows& rows : config.targets) {
-    if (rows.target == target && rows.gemm) return *rows.gemm;
+    if (rows.target == target && rows.gemm && fits(config)) return *rows.gemm;
   }
   return default_gemm_row(machine_caches(), registers);
 }

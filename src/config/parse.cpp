@@ -60,11 +60,10 @@ constexpr Field<GemmRow> kGemmFields[] = {
 };
 
 // A piece of the text as an error message shows it: short, and harmless to a terminal.
-std::string quoted(std::string_view piece) {
-  constexpr std::size_t kShown = 40;
+std::string quoted(std::string_view piece, std::size_t most = 40) {
   std::string shown = "'";
-  for (char c : piece.substr(0, kShown)) shown += c >= ' ' && c <= '~' ? c : '?';
-  return shown + (piece.size() > kShown ? "...'" : "'");
+  for (char c : piece.substr(0, most)) shown += c >= ' ' && c <= '~' ? c : '?';
+  return shown + (piece.size() > most ? "...'" : "'");
 }
 
 [[noreturn]] void fail(std::int64_t line, const std::string& reason) {
@@ -224,6 +223,9 @@ void parse_row(Cursor cursor, Config& config) {
     fail(cursor.line, "unexpected " + quoted(cursor.rest) + " after the row");
 }
 
+// A comment above the first row that says which CPU the rows are for; there may be several.
+constexpr std::string_view kCpuLine = "// CPU: ";
+
 void parse_line(std::string_view text, std::int64_t line, Config& config) {
   for (char c : text) {
     if (c == '\r') fail(line, "a carriage return; lines end in a line feed alone");
@@ -236,8 +238,10 @@ void parse_line(std::string_view text, std::int64_t line, Config& config) {
   cursor.skip_blanks();
   if (cursor.rest.empty()) return;
   if (cursor.rest.starts_with("//")) {
-    const std::size_t last = cursor.rest.find_last_not_of(" \t");
-    if (cursor.rest[last] == '\\') fail(line, "a comment that ends in a backslash");
+    cursor.rest = cursor.rest.substr(0, cursor.rest.find_last_not_of(" \t") + 1);
+    if (cursor.rest.back() == '\\') fail(line, "a comment that ends in a backslash");
+    if (config.targets.empty() && cursor.rest.starts_with(kCpuLine))
+      config.cpus.emplace_back(cursor.rest.substr(kCpuLine.size()));
     return;
   }
   parse_row(cursor, config);
@@ -275,8 +279,14 @@ Config parse(std::string_view text) {
   }
 }
 
+std::string misfit(const Config& config) {
+  return "is for " + quoted(config.cpus.front(), 100) +
+         (config.cpus.size() > 1 ? " and others" : "") + ", and this CPU is '" + cpu_name() + "'";
+}
+
 std::string format(const Config& config) {
   std::string text;
+  for (const std::string& cpu : config.cpus) text.append(kCpuLine).append(cpu).append("\n");
   for (const TargetRows& rows : config.targets) {
     for (const AttentionRow& row : rows.attention) {
       append(text, "attention", rows.target, row, kAttentionFields);

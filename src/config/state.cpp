@@ -1,18 +1,15 @@
 // The config of the process: which one is in use, who replaced it, and a snapshot that costs a call
 // next to nothing.
+#include <unistd.h>
+
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <utility>
 
-#if !defined(__linux__) && __has_include(<unistd.h>)
-#include <unistd.h>  // issetugid
-#endif
-
 #include "config/config.hpp"
-#include "rapt/config.hpp"
 #include "rapt/error.hpp"
 
 // The rows of the header become one string, a row on each line, for the one parser.
@@ -42,34 +39,43 @@ Process& process() {
   return process;
 }
 
+// A bad one is a message too: it says what the formulas stand in for.
 Config compiled_in() {
+  Config config;
   try {
-    return parse({kCompiledIn, sizeof kCompiledIn - 1});
+    config = parse({kCompiledIn, sizeof kCompiledIn - 1});
   } catch (const Error& error) {
-    throw Error(error.code(), std::string("the config that was compiled in: ") + error.what());
+    config.refused.push_back(std::string("the config that was compiled in: ") + error.what());
   }
+  config.source = "compiled in";
+  return config;
 }
 
-// RAPT_CONFIG, unless this process has rights that its user has not.
-const char* config_path() {
-#if defined(__linux__)
-  const char* path = secure_getenv("RAPT_CONFIG");
-#elif __has_include(<unistd.h>)
-  const char* path = issetugid() ? nullptr : std::getenv("RAPT_CONFIG");
-#else
-  const char* path = std::getenv("RAPT_CONFIG");
-#endif
-  return path != nullptr && *path != '\0' ? path : nullptr;
+// The file of that name; or the config that was compiled in, and why.
+Config from_file(const std::string& path, const std::string& source) {
+  std::string reason;
+  try {
+    Config config = parse(read_trusted_file(path.c_str()));
+    if (fits(config)) {
+      config.source = source;
+      return config;
+    }
+    reason = misfit(config);
+  } catch (const Error& error) {
+    reason = error.what();
+  }
+  Config config = compiled_in();
+  config.refused.push_back(source + ": " + reason);
+  return config;
 }
 
 Config first_config() {
-  const char* const path = config_path();
-  if (path == nullptr) return compiled_in();
-  try {
-    return parse(read_trusted_file(path));
-  } catch (const Error& error) {
-    throw Error(error.code(), std::string("RAPT_CONFIG=") + path + ": " + error.what());
-  }
+  if (const char* const path = environment("RAPT_CONFIG"); path != nullptr)
+    return from_file(path, std::string("RAPT_CONFIG=") + path);
+  const std::string path = installed_path();
+  // Nothing installed is the usual, and no message.
+  if (path.empty() || ::access(path.c_str(), F_OK) != 0) return compiled_in();
+  return from_file(path, path);
 }
 
 // The caller's errno, through the system calls of a first use.
@@ -78,8 +84,7 @@ struct KeepErrno {
   ~KeepErrno() { errno = value; }
 };
 
-// Under the mutex. A failure leaves everything as it was, so the next call tries again and throws
-// again: a config that was asked for and cannot be had is never quietly replaced by another.
+// Under the mutex.
 void load_first(Process& process) {
   if (process.config) return;
   const KeepErrno keep_errno;
@@ -100,6 +105,11 @@ Seen::~Seen() { seen_is_gone = true; }
 
 }  // namespace
 
+bool fits(const Config& config) {
+  return config.cpus.empty() ||
+         std::find(config.cpus.begin(), config.cpus.end(), cpu_name()) != config.cpus.end();
+}
+
 std::shared_ptr<const Config> current() {
   Process& p = process();
   if (seen_is_gone) {
@@ -117,23 +127,16 @@ std::shared_ptr<const Config> current() {
   return seen.config;
 }
 
+std::shared_ptr<const Config> load(std::string_view text) {
+  Config config = text.empty() ? compiled_in() : parse(text);
+  if (!text.empty()) config.source = "load_config";
+  auto loaded = std::make_shared<const Config>(std::move(config));
+  Process& p = process();
+  std::shared_ptr<const Config> old = loaded;  // freed after the lock
+  const std::lock_guard lock(p.mutex);
+  p.config.swap(old);
+  p.generation.fetch_add(1, std::memory_order_release);
+  return loaded;
+}
+
 }  // namespace rapt::config
-
-namespace rapt {
-
-void load_config(std::string_view text) {
-  auto config = std::make_shared<const config::Config>(text.empty() ? config::compiled_in()
-                                                                    : config::parse(text));
-  config::Process& process = config::process();
-  const std::lock_guard lock(process.mutex);
-  process.config.swap(config);  // the old one is freed after the lock
-  process.generation.fetch_add(1, std::memory_order_release);
-}
-
-std::string config_text() {
-  // Never empty, because load_config takes an empty text for something else.
-  return "// What has no row here is computed from the cache sizes of the machine.\n" +
-         config::format(*config::current());
-}
-
-}  // namespace rapt

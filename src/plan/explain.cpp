@@ -5,6 +5,7 @@
 #include <string>
 
 #include "config/config.hpp"
+#include "plan/case.hpp"
 #include "plan/plan.hpp"
 #include "tiles/task.hpp"
 
@@ -63,10 +64,14 @@ double bytes_of_rows(const tiles::AttentionProblem& p, const tiles::Cut& cut, In
 
 Explanation explain(const tiles::AttentionProblem& problem, const tiles::AttentionPlan& plan) {
   Explanation e;
+  e.bench_case = case_of(problem, plan);
   e.target = plan.kernels->target;
   const RowInUse row = row_in_use(problem, *plan.kernels);
   e.config_row = row.text;
   e.tuned = row.tuned;
+  const auto config = config::current();
+  e.config_source = config->source;
+  e.config_refused = config->refused;
   e.tile_rows = plan.tile->rows;
   e.tile_columns = plan.tile->columns;
   e.tasks = plan.tasks;
@@ -113,6 +118,8 @@ std::string Explanation::text() const {
   const auto n = [](std::int64_t value) { return static_cast<long long>(value); };
   line("target       %s, register tile %lld x %lld", target.c_str(), n(tile_rows), n(tile_columns));
   line("config       %s (%s)", config_row.c_str(), tuned ? "tuned" : "from the formulas");
+  line("             the config in use: %s", config_source.c_str());
+  for (const std::string& file : config_refused) line("             not %s", file.c_str());
   for (const Cut& cut : cuts) {
     line("algorithm    %s, for %lld elements of the batch: seq_q %lld, seq_kv %lld",
          cut.algorithm.c_str(), n(cut.elements), n(cut.seq_q), n(cut.seq_kv));
@@ -132,6 +139,7 @@ std::string Explanation::text() const {
   line("tiles        %lld: %lld skipped (%.1f %%), %lld with mask work", n(tiles), n(skipped_tiles),
        tiles == 0 ? 0.0 : 100.0 * static_cast<double>(skipped_tiles) / static_cast<double>(tiles),
        n(masked_tiles));
+  if (!bench_case.empty()) lines += "case         rapt-bench --case '" + bench_case + "'\n";
   line("work         %.3g flop, %.3g bytes", flops, bytes);
   return lines;
 }

@@ -2,9 +2,9 @@
 #include "plan/target.hpp"
 
 #include <atomic>
-#include <cstdlib>
 #include <string>
 
+#include "config/config.hpp"
 #include "rapt/error.hpp"
 
 namespace rapt::plan {
@@ -30,7 +30,7 @@ std::atomic<const kernels::Kernels*> chosen{nullptr};
 const kernels::Kernels& current_kernels() {
   const kernels::Kernels* kernels = chosen.load(std::memory_order_acquire);
   if (kernels == nullptr) {
-    const char* wanted = secure_getenv("RAPT_TARGET");
+    const char* wanted = config::environment("RAPT_TARGET");
     const kernels::Kernels* found = find(wanted == nullptr ? "" : wanted);
     // A set_target in another thread that came first stays.
     if (chosen.compare_exchange_strong(kernels, found)) kernels = found;

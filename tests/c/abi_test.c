@@ -734,6 +734,7 @@ static void test_layout(void) {
   CHECK_LAST(rapt_layer_shape, d_v, 40);
   CHECK_LAST(rapt_layer_parameters, b_output, 72);
   CHECK_LAST(rapt_allocator, deallocate, 24);
+  CHECK_LAST(rapt_config_rows, ignored, 24);
   CHECK(offsetof(rapt_executor, parallel_for) == 24 && sizeof(rapt_executor) == 32);
 }
 
@@ -758,6 +759,28 @@ static void test_machine(void) {
   CHECK(rapt_load_config(text) == RAPT_OK);
   CHECK(rapt_load_config("") == RAPT_OK);
   CHECK_ERROR(rapt_load_config("no row\n"), RAPT_BAD_CONFIG, WORDS("1"));
+  static const char kRow[] =
+      "RAPT_ROW(gemm, LASX, f32, tile=6x2, block_m=96, block_n=96, block_k=96, direct_rows=6)\n";
+  CHECK(rapt_load_config(kRow) == RAPT_OK);
+  rapt_config_rows rows = {.size = sizeof rows};
+  char report[1024];
+  CHECK(rapt_config_report(&rows, report, sizeof report, &length) == RAPT_OK);
+  CHECK(rows.read == 1 && rows.used + rows.ignored == 1 && rows.size == sizeof rows);
+  CHECK(strstr(report, "load_config") != NULL && length == strlen(report));
+  CHECK(rows.used == 1 || strstr(report, "LASX is not in this build") != NULL);
+  struct {
+    rapt_config_rows known;
+    int64_t added;
+  } newer_rows = {{.size = sizeof newer_rows}, 5};
+  CHECK(rapt_config_report(&newer_rows.known, NULL, 0, NULL) == RAPT_OK);
+  CHECK(newer_rows.known.read == 1 && newer_rows.added == 0);
+  rows = (rapt_config_rows){.size = offsetof(rapt_config_rows, used), .used = 77};
+  CHECK(rapt_config_report(&rows, NULL, 0, NULL) == RAPT_OK);
+  CHECK(rows.read == 1 && rows.used == 77);  // an older caller's struct ends before it
+  rows.size = 0;
+  CHECK_ERROR(rapt_config_report(&rows, NULL, 0, NULL), RAPT_BAD_VALUE,
+              WORDS("rows.size", "sizeof"));
+  CHECK(rapt_load_config("") == RAPT_OK);
   CHECK_ERROR(rapt_load_config(NULL), RAPT_BAD_VALUE, WORDS("text", "null"));
   free(text);
 

@@ -1,10 +1,10 @@
-// A file that is always whole: readers see the old text or the new one, however many tuners write
+// A file that is always whole: readers see the old text or the new one, however many programs write
 // it and whenever one of them is killed.
 #pragma once
 
 #include <string>
 
-namespace rapt::tune {
+namespace rapt::config {
 
 // Throws std::system_error that names the path and the step that failed; the old file is then
 // untouched.
@@ -14,4 +14,4 @@ void write_whole_file(const std::string& path, const std::string& text);
 // write there): better said before an hour of measuring than after.
 void check_writable(const std::string& path);
 
-}  // namespace rapt::tune
+}  // namespace rapt::config

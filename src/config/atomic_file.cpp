@@ -1,4 +1,4 @@
-#include "atomic_file.hpp"
+#include "config/atomic_file.hpp"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -10,7 +10,7 @@
 #include <system_error>
 #include <utility>
 
-namespace rapt::tune {
+namespace rapt::config {
 namespace {
 
 [[noreturn]] void fail(int error, const std::string& action, const std::string& path) {
@@ -24,10 +24,10 @@ std::string directory_of(const std::string& path) {
 }
 
 // A temporary file beside the target, so that rename() stays within one file system. It goes away
-// unless it is kept; after a SIGKILL one named .rapt-tune-XXXXXX may stay behind.
+// unless it is kept; after a SIGKILL one named .rapt-XXXXXX may stay behind.
 class Temporary {
  public:
-  explicit Temporary(const std::string& directory) : name_(directory + "/.rapt-tune-XXXXXX") {
+  explicit Temporary(const std::string& directory) : name_(directory + "/.rapt-XXXXXX") {
     fd_ = ::mkostemp(name_.data(), O_CLOEXEC);
     if (fd_ < 0) fail(errno, "create a file in", directory);
   }
@@ -94,4 +94,4 @@ void check_writable(const std::string& path) {
   const Temporary probe(directory_of(path));
 }
 
-}  // namespace rapt::tune
+}  // namespace rapt::config
