@@ -1,6 +1,7 @@
 // Element types by name, conversions of small arrays, layouts.
 #include "array.hpp"
 
+#include <algorithm>
 #include <iterator>
 #include <type_traits>
 #include <utility>
@@ -167,27 +168,24 @@ StoredArray stored(const Array& array) {
   if (array.element != kUint8)
     wrong_type(array, "float32, bfloat16 or float16 (or int8, or uint8: 4-bit groups)");
   constexpr std::int64_t kBytes = sizeof(Int4Group);
+  const auto refuse = [&](const char* what, std::int64_t bytes, const std::string& rule) {
+    throw Error(ErrorCode::bad_value, std::string(what) + " of " + array.name + " is " +
+                                          std::to_string(bytes) + " bytes, but " + rule);
+  };
+  const std::string multiple = "must be a multiple of " + std::to_string(kBytes) +
+                               ", the bytes of a group of 32 4-bit numbers";
   Array groups = array;
-  for (int i = 0; i < array.rank; ++i) {
-    const bool last = i == array.rank - 1;
-    const std::int64_t bytes = last ? array.extents[i] : array.strides[i];
-    if (bytes % kBytes != 0 && (last || array.extents[i] > 1)) {
-      throw Error(ErrorCode::bad_value,
-                  std::string(last ? "the last extent of " : "a stride of ") + array.name + " is " +
-                      std::to_string(bytes) + " bytes, but must be a multiple of " +
-                      std::to_string(kBytes) + ", the bytes of a group of 32 4-bit numbers");
-    }
-    if (last && array.strides[i] != 1 && bytes > 0) {
-      throw Error(ErrorCode::bad_value, "the last stride of " + std::string(array.name) + " is " +
-                                            std::to_string(array.strides[i]) +
-                                            ", but the bytes of a group must be adjacent");
-    }
-    if (last) {
-      groups.extents[i] = bytes / kBytes;
-      groups.strides[i] = 1;
-    } else {
-      groups.strides[i] = bytes / kBytes;
-    }
+  const int last = array.rank - 1;
+  if (last < 0) return {Type::int4, groups};  // for the view to refuse
+  const bool empty = std::count(array.extents, array.extents + array.rank, 0) > 0;
+  if (array.extents[last] % kBytes != 0) refuse("the last extent", array.extents[last], multiple);
+  if (array.strides[last] != 1 && !empty)
+    refuse("the last stride", array.strides[last], "the bytes of a group must be adjacent");
+  groups.extents[last] = array.extents[last] / kBytes;
+  for (int i = 0; i < last; ++i) {
+    if (array.strides[i] % kBytes != 0 && array.extents[i] > 1 && !empty)
+      refuse("a stride", array.strides[i], multiple);
+    groups.strides[i] = array.strides[i] / kBytes;
   }
   return {Type::int4, groups};
 }

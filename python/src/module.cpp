@@ -20,4 +20,7 @@ NB_MODULE(_core, module) {
   add_surroundings(module);
   add_layer(module);
   add_machine(module);
+#ifdef RAPT_WITH_JAX
+  add_jax(module);
+#endif
 }
