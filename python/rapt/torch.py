@@ -9,14 +9,15 @@ import torch
 
 from ._core import attention as _attention
 
-_SCHEMA = """(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None,
-    float dropout_p=0.0, bool is_causal=False, *, float? scale=None, bool enable_gqa=False,
-    Tensor? bias=None, float softcap=0.0, Tensor? sinks=None) -> Tensor"""
+# register_autograd() takes no tensors that are keywords alone, so nothing is.
+torch.library.define(
+    "rapt::attention",
+    "(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0.0, "
+    "bool is_causal=False, float? scale=None, bool enable_gqa=False, Tensor? bias=None, "
+    "float softcap=0.0, Tensor? sinks=None) -> Tensor",
+)
 
-torch.library.define("rapt::attention", _SCHEMA)
 
-
-@torch.library.impl("rapt::attention", "CPU")
 def _compute(
     query,
     key,
@@ -24,7 +25,6 @@ def _compute(
     attn_mask=None,
     dropout_p=0.0,
     is_causal=False,
-    *,
     scale=None,
     enable_gqa=False,
     bias=None,
@@ -63,7 +63,6 @@ def _compute(
         )
 
 
-@torch.library.register_fake("rapt::attention")
 def _shape(query, key, value, *_, **__):
     return query.new_empty((*query.shape[:-1], value.shape[-1]))
 
@@ -72,6 +71,8 @@ def _no_backward(ctx, *_):
     raise NotImplementedError("rapt.torch.attention computes no gradients: call it under torch.no_grad()")
 
 
+torch.library.impl("rapt::attention", "CPU", _compute)
+torch.library.register_fake("rapt::attention", _shape)
 torch.library.register_autograd("rapt::attention", _no_backward)
 
 
@@ -97,15 +98,5 @@ def attention(
     be given together with attn_mask. dropout_p must be 0. bias, softcap and sinks [heads] as in rapt.attention.
     """
     return torch.ops.rapt.attention(
-        query,
-        key,
-        value,
-        attn_mask,
-        dropout_p,
-        is_causal,
-        scale=scale,
-        enable_gqa=enable_gqa,
-        bias=bias,
-        softcap=softcap,
-        sinks=sinks,
+        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, bias, softcap, sinks
     )

@@ -128,8 +128,8 @@ void attend(const ffi::AnyBuffer& q, const ffi::AnyBuffer& k, const ffi::AnyBuff
   };
   const bool paged = static_cast<bool>(options.block_table);
   if (more_results.size() > 0) {
-    const auto lse = more_results.get<ffi::AnyBuffer>(0);
-    options.lse = view_of<LseView>(array_of("lse", **lse));
+    ffi::Result<ffi::AnyBuffer> lse = more_results.get<ffi::AnyBuffer>(0).value();
+    options.lse = view_of<LseView>(array_of("lse", *lse));
   }
   attention(stored_view<AnyQ>(rows("q", q, false), layout),
             stored_view<AnyK>(rows("k", k, paged), layout),

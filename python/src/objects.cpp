@@ -120,8 +120,8 @@ Array Objects::imported(const char* name, nb::handle object, bool to_be_written)
     throw TypeError(std::string(name) + " is an array of JAX, which are never written");
   if (source.exchange != nullptr) {
     nb::dlpack::dltensor tensor;
-    if (source.exchange->describe(object.ptr(), &tensor) != 0) throw nb::python_error();
-    return described(name, tensor);
+    if (source.exchange->describe(object.ptr(), &tensor) == 0) return described(name, tensor);
+    PyErr_Clear();  // no memory of the CPU's, which the slow way finds as well
   }
   const bool as_bits = source.library == Library::numpy && is_numpy_bfloat16(object);
   const nb::object bits = as_bits ? object.attr("view")("uint16") : nb::borrow(object);

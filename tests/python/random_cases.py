@@ -28,9 +28,9 @@ def f64(array):
 
 
 class Generator:
-    def __init__(self, seed):
+    def __init__(self, seed, library=None):
         self.rng = numpy.random.default_rng(seed)
-        self.library = self.choose(libraries.LIBRARIES)
+        self.library = library or self.choose(libraries.LIBRARIES)
 
     def choose(self, values):
         return values[int(self.rng.integers(0, len(values)))]
@@ -76,10 +76,10 @@ class Generator:
             argument = argument[0]
         return argument, numpy.broadcast_to(numbers, full)
 
-    def stored(self, numbers, name):
-        """Keys or values: (argument, scales or None, f64). numbers [elements, kv_heads, seq, depth]."""
+    def stored(self, numbers, kinds):
+        """Keys or values: (argument, scales or None, f64, type). numbers [elements, kv_heads, seq, depth]."""
         depth = numbers.shape[-1]
-        kind = self.choose(("float", "float", "float", "int8", "int4"))
+        kind = self.choose(kinds)
         if kind == "int4" and depth % 32 == 0:
             groups = numbers.shape[:-1] + (depth // 32,)
             scales = (self.rng.random(groups) / 4).astype(numpy.float16)
@@ -96,9 +96,13 @@ class Generator:
         return numbers, None, libraries.rounded(numbers, type_name), type_name
 
 
-def case(seed):
-    g = Generator(seed)
-    mode = g.choose(("dense", "dense", "dense", "paged", "packed"))
+MODES = ("dense", "dense", "dense", "paged", "packed")
+STORED = ("float", "float", "float", "int8", "int4")  # how keys and values are
+
+
+def case(seed, library=None, modes=MODES, stored=STORED):
+    g = Generator(seed, library)
+    mode = g.choose(modes)
     n = g.number(1, 4)
     kv_heads, group = g.number(1, 3), g.number(1, 3)
     heads = kv_heads * group
@@ -126,17 +130,16 @@ def case(seed):
         options["kv_lengths"], lengths = g.per_element([g.number(0, capacity) for _ in range(n)], batch)
 
     # k and v as [elements, kv_heads, capacity, depth]; what no key stands for is NaN where a float can say so.
-    def keys(name, depth):
-        numbers = g.normal(n, kv_heads, capacity, depth)
-        argument, scales, values, type_name = g.stored(numbers, name)
+    def keys(depth):
+        argument, scales, values, type_name = g.stored(g.normal(n, kv_heads, capacity, depth), stored)
         if scales is None and type_name != "uint8":
             argument = numpy.array(argument, dtype=float)
             for b in range(n):
                 argument[b, :, lengths[b] :] = math.nan
         return argument, scales, values, type_name
 
-    k, k_scales, k_values, k_type = keys("k", d_k)
-    v, v_scales, v_values, v_type = keys("v", d_v)
+    k, k_scales, k_values, k_type = keys(d_k)
+    v, v_scales, v_values, v_type = keys(d_v)
     q_numbers = [g.normal(heads, seq_q[b], d_k) * g.choose((1.0, 1.0, 4.0)) for b in range(n)]
     q_type = g.choose(libraries.FLOATS)
     elements = [
