@@ -19,7 +19,7 @@ namespace {
 std::int64_t make_dense(Array& array) {
   std::int64_t size = 1;
   for (int i = array.rank - 1; i >= 0; --i) {
-    if (array.strides[i] == 0) continue;
+    if (array.strides[i] == 0 && array.extents[i] > 0) continue;
     array.strides[i] = size;
     size *= array.extents[i];
   }

@@ -72,7 +72,10 @@ Array described(const char* name, const nb::dlpack::dltensor& tensor) {
   Array array;
   array.name = name;
   array.element = {tensor.dtype.code, tensor.dtype.bits};
-  array.data = static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
+  // An array without elements is given all the same, which a null pointer would not say.
+  static std::byte nothing[64];
+  array.data =
+      tensor.data == nullptr ? nothing : static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
   for (int i = 0; i < tensor.ndim; ++i) array.append(tensor.shape[i], tensor.strides[i]);
   return array;
 }
