@@ -1,6 +1,7 @@
 """What may be passed: arrays of many kinds and layouts, read in place; what may not, and what is said then."""
 
 import array
+import resource
 import threading
 
 import jax
@@ -109,8 +110,6 @@ def test_a_result_outlives_the_call_and_is_writable():
 
 
 def test_no_memory_is_lost():
-    import resource
-
     q, k, v = arrays(shapes=((1, 8, 256, 64),) * 3)
     tensors = [torch.from_numpy(x) for x in (q, k, v)]
 

@@ -1,5 +1,8 @@
 """Everything but attention: gemm, merge, the cache, salience, the layer, explain, the machine."""
 
+import ast
+import importlib.metadata
+import pathlib
 import re
 
 import libraries
@@ -286,11 +289,27 @@ def test_config():
 
 
 def test_version():
-    import importlib.metadata
-
     assert rapt.__version__ == importlib.metadata.version("rapt")
 
 
 def test_everything_public_is_documented():
     for name in rapt.__all__:
         assert name == "__version__" or getattr(rapt, name).__doc__
+
+
+def test_the_example_of_the_readme():
+    text = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {}
+    exec(example, names)
+    assert names["out"].shape == (1, 8, 5, 64) and names["lse"].shape == (1, 8, 5)
+
+
+def test_the_stubs_have_everything():
+    stubs = ast.parse((pathlib.Path(rapt.__file__).parent / "_core.pyi").read_text())
+    names = {node.name for node in stubs.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert set(rapt.__all__) - {"__version__"} <= names
+    attention = next(node for node in stubs.body if getattr(node, "name", "") == "attention")
+    first = "causal q_offset window mask bias softcap alibi_slopes sinks scale kv_lengths block_table".split()
+    assert [argument.arg for argument in attention.args.args] == ["q", "k", "v"]
+    assert [argument.arg for argument in attention.args.kwonlyargs][: len(first)] == first
