@@ -66,3 +66,23 @@ configure() {
 build() {
   nice ninja -C "$1" "${@:2}" >"$1/log" 2>&1 || { grep -v '^\[' "$1/log"; exit 1; }
 }
+
+# make_venv <name> <requirements>: sets venv. Each line of the file is installed by itself, once; a line
+# that fails is tried again by the next run.
+make_venv() {
+  venv=build/venv-$1
+  if [[ ! -x $venv/bin/pip ]]; then
+    python3 -m venv "$venv" 2>/dev/null || { install python3-venv && python3 -m venv --clear "$venv"; }
+  fi
+  local line
+  while read -r line; do
+    if [[ -z $line || $line == '#'* ]] || grep -qxF "$line" "$venv/installed" 2>/dev/null; then continue; fi
+    echo "installing $line" >&2
+    # shellcheck disable=SC2086 # a line may name several packages
+    if "$venv/bin/pip" install --quiet --disable-pip-version-check $line >"$venv/pip.log" 2>&1; then
+      echo "$line" >>"$venv/installed"
+    else
+      echo "  does not install here: $(grep ERROR "$venv/pip.log" | tail -n 1)" >&2
+    fi
+  done <"$2"
+}

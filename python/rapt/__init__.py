@@ -1,0 +1,50 @@
+"""rapt: attention for CPUs.
+
+    out = rapt.attention(q, k, v, causal=True)
+
+Arrays are those of NumPy, PyTorch, JAX, or anything on the CPU with DLPack or the buffer protocol;
+they are read in place, and results are arrays of the library that q comes from. See also rapt.torch
+(a drop-in for scaled_dot_product_attention), rapt.transformers and rapt.jax.
+"""
+
+from ._core import (
+    Explanation,
+    MultiHeadAttention,
+    __version__,
+    append_kv,
+    attention,
+    attention_varlen,
+    config_text,
+    dequantize_kv,
+    explain,
+    gemm,
+    load_config,
+    merge,
+    quantize_kv,
+    rope,
+    salience_map,
+    set_target,
+    target,
+    targets,
+)
+
+__all__ = [
+    "Explanation",
+    "MultiHeadAttention",
+    "__version__",
+    "append_kv",
+    "attention",
+    "attention_varlen",
+    "config_text",
+    "dequantize_kv",
+    "explain",
+    "gemm",
+    "load_config",
+    "merge",
+    "quantize_kv",
+    "rope",
+    "salience_map",
+    "set_target",
+    "target",
+    "targets",
+]

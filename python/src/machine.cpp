@@ -1,0 +1,25 @@
+// The machine: targets and config.
+#include "module.hpp"
+
+namespace rapt::python {
+
+using namespace nb::literals;  // NOLINT(google-build-using-namespace)
+
+void add_machine(nb::module_& module) {
+  module.def(
+      "targets", [] { return rapt::targets(); },
+      "The ISA targets that this build has and this CPU runs, best first.");
+  module.def("target", [] { return rapt::target(); }, "The target that calls use now.");
+  module.def(
+      "set_target", [](const std::string& name) { rapt::set_target(name); }, "name"_a,
+      "The target of calls that start afterwards, in every thread; '': the best.");
+  module.def(
+      "load_config", [](const std::string& text) { rapt::load_config(text); }, "text"_a,
+      "Replaces the tuned config of the process by the text of a config header, all or "
+      "nothing; '' goes back to the one that was compiled in.");
+  module.def(
+      "config_text", [] { return rapt::config_text(); },
+      "The config in use, as text that load_config() takes.");
+}
+
+}  // namespace rapt::python

@@ -1,0 +1,136 @@
+"""rapt.torch: the operator under PyTorch's own checks, compiled, and in the place of its attention."""
+
+import itertools
+
+import pytest
+import rapt.torch
+import torch
+import torch.nn.functional as F
+
+
+def tensors(seed, heads=4, kv_heads=4, seq_q=5, seq_kv=7, d_k=8, d_v=6, batch=(2,), dtype=torch.float32):
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*batch, *shape, generator=g).to(dtype)
+
+    return normal(heads, seq_q, d_k), normal(kv_heads, seq_kv, d_k), normal(kv_heads, seq_kv, d_v)
+
+
+def exact(q, k, v, mask=None, **options):
+    """PyTorch's own, in f64."""
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.double()
+    return F.scaled_dot_product_attention(q.double(), k.double(), v.double(), mask, **options)
+
+
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+MASKS = {
+    "none": lambda q, k: None,
+    "bool": lambda q, k: torch.rand(q.shape[-2], k.shape[-2]) < 0.8,
+    "bool of each head": lambda q, k: torch.rand(*q.shape[:-1], k.shape[-2]) < 0.8,
+    "float": lambda q, k: torch.randn(q.shape[-2], k.shape[-2]).to(q.dtype),
+    "float of each batch element": lambda q, k: torch.randn(q.shape[0], 1, 1, k.shape[-2]).to(q.dtype),
+}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("sizes", [(5, 7), (7, 5), (1, 9), (6, 6)])
+def test_takes_the_place_of_scaled_dot_product_attention(monkeypatch, dtype, mask, sizes):
+    torch.manual_seed(1)
+    for kv_heads, scale, is_causal in itertools.product((4, 2), (None, 0.3), (False, True)):
+        q, k, v = tensors(2, kv_heads=kv_heads, seq_q=sizes[0], seq_kv=sizes[1], dtype=dtype)
+        attn_mask = MASKS[mask](q, k)
+        if is_causal and attn_mask is not None:
+            continue  # PyTorch refuses both at once
+        options = {"scale": scale, "is_causal": is_causal, "enable_gqa": kv_heads != 4}
+        want = exact(q, k, v, attn_mask, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(F, "scaled_dot_product_attention", rapt.torch.attention)
+            got = F.scaled_dot_product_attention(q, k, v, attn_mask, **options)
+        assert got.dtype == dtype
+        torch.testing.assert_close(got.double(), want, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+def test_mask_and_causal_together():
+    q, k, v = tensors(3)
+    mask = torch.rand(5, 7) < 0.7
+    want = exact(q, k, v, mask & torch.ones(5, 7, dtype=torch.bool).tril())
+    got = rapt.torch.attention(q, k, v, mask, is_causal=True)
+    torch.testing.assert_close(got.double(), want, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_leading_axes(batch):
+    q, k, v = tensors(4, batch=batch)
+    torch.testing.assert_close(rapt.torch.attention(q, k, v).double(), exact(q, k, v), atol=2e-6, rtol=2e-6)
+
+
+def test_one_head_without_an_axis():
+    q, k, v = (x[0, 0] for x in tensors(5))
+    torch.testing.assert_close(rapt.torch.attention(q, k, v).double(), exact(q, k, v), atol=2e-6, rtol=2e-6)
+
+
+def test_batch_axes_broadcast():
+    q, k, v = tensors(6)
+    want = exact(q, k[:1].expand_as(k), v[:1].expand_as(v))
+    got = rapt.torch.attention(q, k[:1], v[:1])
+    torch.testing.assert_close(got.double(), want, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"softcap": 5.0}, {"enable_gqa": True}])
+def test_opcheck(dtype, options):
+    q, k, v = tensors(7, kv_heads=2 if options.get("enable_gqa") else 4, dtype=dtype)
+    torch.library.opcheck(torch.ops.rapt.attention.default, (q, k, v), options)
+    q = q.transpose(1, 2).contiguous().transpose(1, 2)
+    torch.library.opcheck(torch.ops.rapt.attention.default, (q, k, v), options)
+
+
+def test_compiled():
+    def layer(x, mask):
+        q, k, v = (x * factor for factor in (1.0, 0.5, 2.0))
+        return rapt.torch.attention(q, k, v, mask).relu() + 1
+
+    x, mask = torch.randn(2, 4, 6, 8), torch.rand(6, 6) < 0.8
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        assert torch.equal(compiled(x, mask), layer(x, mask))
+        x = torch.randn(3, 4, 9, 8)  # another shape: the shape function is asked again
+        mask = torch.rand(9, 9) < 0.8
+        assert torch.equal(compiled(x, mask), layer(x, mask))
+
+
+def test_on_meta_tensors_only_the_shape_is_computed():
+    q, k, v = (x.to("meta") for x in tensors(8))
+    assert rapt.torch.attention(q, k, v).shape == (2, 4, 5, 6)
+
+
+def test_no_gradient_is_lost_silently():
+    q, k, v = tensors(9)
+    q.requires_grad_()
+    with pytest.raises(NotImplementedError, match="computes no gradients"):
+        rapt.torch.attention(q, k, v).sum().backward()
+    with pytest.raises(TypeError, match="q requires a gradient"):
+        rapt.attention(q, k, v)
+    with torch.no_grad():
+        assert torch.equal(rapt.attention(q, k, v), rapt.torch.attention(q, k, v))
+
+
+@pytest.mark.parametrize(
+    ("message", "change", "options"),
+    [
+        ("dropout_p is 0.1", {}, {"dropout_p": 0.1}),
+        ("enable_gqa=True missing", {"kv_heads": 2}, {}),
+        ("not a multiple of the 3 kv_heads", {"kv_heads": 3}, {"enable_gqa": True}),
+    ],
+)
+def test_errors(message, change, options):
+    with pytest.raises(ValueError, match=message):
+        rapt.torch.attention(*tensors(10, **change), **options)
+
+
+def test_double_is_refused():
+    with pytest.raises(TypeError, match="the type of q is float64"):
+        rapt.torch.attention(*(x.double() for x in tensors(11)))
