@@ -268,6 +268,8 @@ typedef struct rapt_explanation {
   int64_t masked_tiles;     // that take the path with mask work
   double flops;             // of the products over the tiles that are not skipped
   double bytes;             // q, k, v and out, each once
+  const char* bench_case;   // rapt-bench --case computes the like; "": there is nothing to compute
+  const char* config_source;  // of the config in use: see rapt_config_report
 } rapt_explanation;
 RAPT_API rapt_status rapt_plan_explanation(const rapt_plan* plan, rapt_explanation* explanation);
 

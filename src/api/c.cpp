@@ -254,6 +254,8 @@ rapt_status rapt_plan_explanation(const rapt_plan* plan, rapt_explanation* expla
     c.masked_tiles = e.masked_tiles;
     c.flops = e.flops;
     c.bytes = e.bytes;
+    c.bench_case = e.bench_case.c_str();
+    c.config_source = e.config_source.c_str();
     fill("explanation", explanation, c);
   });
 }

@@ -728,7 +728,7 @@ static void test_layout(void) {
   CHECK_LAST(rapt_rope_options, executor, 24);
   CHECK_LAST(rapt_append_options, executor, 64);
   CHECK_LAST(rapt_gemm_options, executor, 40);
-  CHECK_LAST(rapt_explanation, bytes, 128);
+  CHECK_LAST(rapt_explanation, config_source, 144);
   CHECK_LAST(rapt_refusal, reason, 8);
   CHECK_LAST(rapt_cut, part_kv, 88);
   CHECK_LAST(rapt_layer_shape, d_v, 40);

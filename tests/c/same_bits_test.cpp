@@ -177,6 +177,8 @@ TEST(C, ExplainsInTheSameFields) {
     EXPECT_TRUE(std::ranges::equal(fields, wanted)) << data.of.describe();
     EXPECT_EQ(c.flops, e.flops);
     EXPECT_EQ(c.bytes, e.bytes);
+    EXPECT_EQ(c.bench_case, e.bench_case);
+    EXPECT_EQ(c.config_source, e.config_source);
     for (std::size_t i = 0; i < e.cuts.size(); ++i) {
       const Explanation::Cut& of = e.cuts[i];
       rapt_cut cut{};
