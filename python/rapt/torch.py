@@ -48,19 +48,18 @@ def _compute(
     mask = attn_mask if attn_mask is not None and attn_mask.dtype == torch.bool else None
     if attn_mask is not None and mask is None:
         bias = attn_mask if bias is None else attn_mask + bias
-    with torch.no_grad():
-        return _attention(
-            query,
-            key,
-            value,
-            causal=is_causal,
-            q_offset=0 if is_causal else None,  # PyTorch aligns the first query with the first key
-            mask=mask,
-            bias=bias,
-            softcap=softcap,
-            sinks=sinks,
-            scale=scale,
-        )
+    return _attention(
+        query,
+        key,
+        value,
+        causal=is_causal,
+        q_offset=0 if is_causal else None,  # PyTorch aligns the first query with the first key
+        mask=mask,
+        bias=bias,
+        softcap=softcap,
+        sinks=sinks,
+        scale=scale,
+    )
 
 
 def _shape(query, key, value, *_, **__):

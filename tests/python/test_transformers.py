@@ -106,5 +106,5 @@ def test_a_prompt_in_two_pieces():
     with torch.no_grad():
         want = own(tokens).logits
         first = on_rapt(tokens[:, :8], use_cache=True)
-        second = on_rapt(tokens[:, 8:], past_key_values=first.past_key_values, use_cache=True)
+        second = on_rapt(tokens[:, 8:], cache=first.past_key_values, use_cache=True)
     assert_close(torch.cat([first.logits, second.logits], 1), want)
