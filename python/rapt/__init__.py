@@ -8,12 +8,14 @@ they are read in place, and results are arrays of the library that q comes from.
 """
 
 from ._core import (
+    ConfigReport,
     Explanation,
     MultiHeadAttention,
     __version__,
     append_kv,
     attention,
     attention_varlen,
+    config_report,
     config_text,
     dequantize_kv,
     explain,
@@ -29,12 +31,14 @@ from ._core import (
 )
 
 __all__ = [
+    "ConfigReport",
     "Explanation",
     "MultiHeadAttention",
     "__version__",
     "append_kv",
     "attention",
     "attention_varlen",
+    "config_report",
     "config_text",
     "dequantize_kv",
     "explain",

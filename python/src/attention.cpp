@@ -173,9 +173,12 @@ void add_attention(nb::module_& module) {
       .def_ro("units", &Explanation::Cut::units)
       .def_ro("parts", &Explanation::Cut::parts)
       .def_ro("part_kv", &Explanation::Cut::part_kv);
-  explanation.def_ro("target", &Explanation::target)
+  explanation.def_ro("bench_case", &Explanation::bench_case)
+      .def_ro("target", &Explanation::target)
       .def_ro("config_row", &Explanation::config_row)
       .def_ro("tuned", &Explanation::tuned)
+      .def_ro("config_source", &Explanation::config_source)
+      .def_ro("config_refused", &Explanation::config_refused)
       .def_ro("tile_rows", &Explanation::tile_rows)
       .def_ro("tile_columns", &Explanation::tile_columns)
       .def_ro("cuts", &Explanation::cuts)

@@ -280,7 +280,9 @@ def test_config():
     row = rapt.explain(q, q, q).config_row
     changed = re.sub(r"block_kv=\d+", "block_kv=32", row)
     try:
-        rapt.load_config(changed + "\n")
+        report = rapt.load_config(changed + "\n")
+        assert (report.read, report.used, report.source) == (1, 1, "load_config")
+        assert str(rapt.config_report()) == str(report)
         explanation = rapt.explain(q, q, q)
         assert explanation.tuned and "block_kv=32" in explanation.config_row
     finally:
