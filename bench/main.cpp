@@ -22,6 +22,7 @@
 #include "peak.hpp"
 #include "rapt/rapt.hpp"
 #include "shapes.hpp"
+#include "shapes_file.hpp"
 #include "threads.hpp"
 
 namespace {
@@ -35,7 +36,7 @@ struct Options {
   std::vector<std::string> shapes;  // names must contain one of these; all when empty
   std::vector<std::string> tags;    // shapes must have one of these; all when empty
   std::vector<std::string> cases;   // lines like those of the list, in place of it
-  std::string shape_list = RAPT_SHAPES_FILE;
+  std::string shape_list = rapt::bench::shapes_file();
   std::string config;   // a config header to load
   std::string against;  // another one: the best target is timed with both, turn by turn
   bool every_shape = false;

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/shapes_file.hpp"
 #include "check.hpp"
 #include "config/atomic_file.hpp"
 #include "install.hpp"
@@ -35,7 +36,7 @@ struct Options {
   std::vector<std::string> isa;
   std::string out, check, from;
   bool install = false;
-  std::string shapes = RAPT_SHAPES_FILE;
+  std::string shapes = rapt::bench::shapes_file();
 };
 
 Options parse(CLI::App& app, int argc, char** argv) {

@@ -315,3 +315,16 @@ def test_the_stubs_have_everything():
     first = "causal q_offset window mask bias softcap alibi_slopes sinks scale kv_lengths block_table".split()
     assert [argument.arg for argument in attention.args.args] == ["q", "k", "v"]
     assert [argument.arg for argument in attention.args.kwonlyargs][: len(first)] == first
+
+
+def test_doctor_checks_every_target(monkeypatch, capsys):
+    from rapt import __main__ as command
+
+    monkeypatch.setattr(command.shutil, "which", lambda name: None)
+    assert command.doctor() == 0
+    told = capsys.readouterr().out
+    assert all(f"self-check   {target}: within" in told for target in rapt.targets())
+    assert "no trouble was found" in told
+    monkeypatch.setattr(command, "error_of", lambda target: float("nan"))
+    assert command.doctor() == 1
+    assert "wrong results on" in capsys.readouterr().out
