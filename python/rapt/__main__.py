@@ -37,13 +37,14 @@ def doctor() -> int:
     q = np.zeros((1, 1, 1, 64), np.float32)
     print(f"rapt         {rapt.__version__}, {rapt.__file__}")
     print(f"ISA targets  {', '.join(rapt.targets())}; {rapt.target()} is used")
-    print(f"config       {rapt.config_report()}")
-    print(f"a problem    {rapt.explain(q, q, q)}")
+    print(f"config       {str(rapt.config_report()).strip()}")
+    print(str(rapt.explain(q, q, q)).strip())
     chosen, errors = rapt.target(), {}
     for target in rapt.targets():
         errors[target] = error_of(target)
         print(f"self-check   {target}: within {errors[target]:.1e} of float64")
     rapt.set_target(chosen)
+    # Rounding of float32 leaves some 1e-6 here; a lost key or a wrong row leaves 1e-2 and more.
     wrong = [target for target, error in errors.items() if not error < 1e-5]
     print(f"trouble      wrong results on {', '.join(wrong)}" if wrong else "no trouble was found")
     return 1 if wrong else 0
