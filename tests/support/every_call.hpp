@@ -90,6 +90,10 @@ class EveryCall {
       return status == RAPT_OK ? rapt_set_target(text_) : status;
     });
     add("rapt_config_text", [this] { return rapt_config_text(text_, sizeof(text_), nullptr); });
+    add("rapt_config_report", [this] {
+      rapt_config_rows rows = sized<rapt_config_rows>();
+      return rapt_config_report(&rows, text_, sizeof(text_), nullptr);
+    });
     add("rapt_load_config", [] { return rapt_load_config(""); });
   }
 
