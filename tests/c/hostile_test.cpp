@@ -54,9 +54,10 @@ Claim claim_of(const rapt_array& array, const std::vector<char>& memory) {
     const Wide extent = array.extents[i], stride = array.strides[i];
     claim.negative |= extent < 0;
     empty |= extent == 0;
-    if (extent > 0) claim.elements = std::min(claim.elements * extent, Wide{1} << 100);
+    if (extent > 0) claim.elements = std::min(claim.elements * extent, Wide{1} << 63);
     if (extent <= 1) continue;
-    const Wide step = (extent - 1) * stride * bytes;
+    constexpr Wide kFar = Wide{1} << 100;
+    const Wide step = std::clamp((extent - 1) * stride, -kFar, kFar) * bytes;
     (step < 0 ? low : high) += step;
     reach += step < 0 ? -step : step;
   }
