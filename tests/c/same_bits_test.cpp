@@ -153,10 +153,11 @@ TEST(C, ComputesTheBitsOfAttention) {
 TEST(C, ExplainsInTheSameFields) {
   Seeds(73, cases(100)).for_each([](std::uint64_t seed) {
     AttentionData data(AttentionCase::random(seed));
-    const Explanation e = explain(data.stored_q(), data.stored_k(), data.stored_v(),
-                                  data.stored_out(), data.options());
+    const AttentionOptions given = data.options();
+    const Explanation e =
+        explain(data.stored_q(), data.stored_k(), data.stored_v(), data.stored_out(), given);
     Arrays arrays;
-    const rapt_attention_options options = options_of(data.options(), arrays);
+    const rapt_attention_options options = options_of(given, arrays);  // points into `given`
     rapt_plan* plan = nullptr;
     ASSERT_EQ(rapt_plan_create(&plan, arrays(data.stored_q()), arrays(data.stored_k()),
                                arrays(data.stored_v()), arrays(data.stored_out()), &options),

@@ -1,9 +1,6 @@
 // test_executor(): finds nothing in pools that are right, and every breach in those that are not.
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -60,53 +57,6 @@ TEST(TestExecutor, FindsEveryBreach) {
   expect_breach(Flaw::takes_one_call_at_a_time,
                 {"calls from inside a task: parallel_for does not return"});
 }
-
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-
-// Hands tasks over, and says that they are done, without ordering what was written before. On x86
-// nobody notices.
-class Unordered final : public Executor {
- public:
-  int workers() const override { return 1; }
-  void parallel_for(std::int64_t tasks, Task task, const void* context) const override {
-    const std::lock_guard alone(one_call_);
-    tasks_.store(tasks, kRelaxed);
-    task_.store(task, kRelaxed);
-    context_.store(context, kRelaxed);
-    begins_.store(true, kRelaxed);
-    while (begins_.load(kRelaxed)) std::this_thread::yield();
-  }
-
- private:
-  static constexpr auto kRelaxed = std::memory_order_relaxed;
-  mutable std::mutex one_call_;
-  mutable std::atomic<std::int64_t> tasks_{0};
-  mutable std::atomic<Task> task_{nullptr};
-  mutable std::atomic<const void*> context_{nullptr};
-  mutable std::atomic<bool> begins_{false};
-  std::thread helper_{[this] {
-    while (true) {
-      while (!begins_.load(kRelaxed)) std::this_thread::yield();
-      const std::int64_t n = tasks_.load(kRelaxed);
-      for (std::int64_t i = 0; i < n; ++i) task_.load(kRelaxed)(context_.load(kRelaxed), i, 0);
-      begins_.store(false, kRelaxed);
-    }
-  }};
-};
-
-TEST(TestExecutor, ShowsThreadSanitizerThatThereIsNoOrdering) {
-  GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_EXIT(
-      {
-        test_executor(*new Unordered);
-        std::exit(0);
-      },
-      testing::ExitedWithCode(66), "data race");
-}
-
-#endif
-#endif
 
 }  // namespace
 }  // namespace rapt::tests
