@@ -68,9 +68,10 @@ GemmRow default_gemm_row(const Caches& caches, Registers registers) {
   // A panel of b [block_k, NR] streams from L2 whatever its depth, at 11 bytes a cycle or less (as
   // above), so L1 sets no limit. Each slice of k reads and writes c once more, which costs several
   // percent where c's rows fall into few cache sets: 1024 deep, most products have one slice. But
-  // four such panels and a few rows of a must leave room in L2: with 512 KiB, 384 is 17 % faster
-  // for 64 rows by 4096 x 4096, and no slower for 1024 cubed (Zen 3).
-  row.block_k = caches.l2 < (std::int64_t{1} << 20) ? 384 : 1024;
+  // eight such panels, the rows of b that are asked for meanwhile and a few rows of a must leave
+  // room in L2: with 512 KiB, 256 is 10 to 20 % faster for 64 rows by 4096 x 4096, and no slower
+  // for 1024 cubed (Zen 3).
+  row.block_k = caches.l2 < (std::int64_t{1} << 20) ? 256 : 1024;
 
   // L2: the block of a [block_m, block_k] fills half, and is read once for every panel of b.
   row.block_m = fit(caches.l2 / 2, row.block_k * kFloat, mr, mr, 512);

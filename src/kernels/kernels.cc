@@ -45,6 +45,7 @@ const Kernels& Table() {
     SoftmaxLanes,
     SoftmaxRows,
     PackRowsOf,
+    PackColumnsOf,
     UnpackRowsOf,
     WidenRow,
     NarrowRow,

@@ -105,6 +105,16 @@ struct PackRows {
   Index columns;               // NR
 };
 
+// Panels of neighbouring columns, each [rows, NR]:
+// panel i, at panels + i * apart: panel[x, col] = b[x, i * NR + col], 0 where b has no such column
+struct PackColumns {
+  StoredRows b;  // [rows] rows, each [columns]
+  Index rows, columns;
+  float* panels;
+  Index apart;          // in floats
+  Index panel_columns;  // NR
+};
+
 // destination[r][x * stride] = panel[x, r] / divisor[r]; 0 where divisor[r] is 0
 struct UnpackRows {
   const float* panel;  // [length, columns]
@@ -141,6 +151,7 @@ struct Kernels {
   void (*softmax_lanes)(const SoftmaxStep&);
   void (*softmax_rows)(const SoftmaxStep&);
   void (*pack_rows)(const PackRows&);
+  void (*pack_columns)(const PackColumns&);
   void (*unpack_rows)(const UnpackRows&);
   void (*widen)(Type, const void* from, Index n, float* to);   // n a multiple of 32 for int4
   void (*narrow)(Type, const float* from, Index n, void* to);  // to f32, bf16 or f16

@@ -1,6 +1,6 @@
-// Transposes between rows and panels: q into its panel, and out of it. Per-target header: see
-// kernels.cc.
-#include "kernels/vector-inl.h"
+// Panels: transposes of rows into them (q) and out of them, and copies of columns (b of a product).
+// Per-target header: see kernels.cc.
+#include "kernels/load-inl.h"
 
 #if defined(RAPT_KERNELS_PACK_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RAPT_KERNELS_PACK_INL_H_
@@ -81,6 +81,35 @@ inline void PackRowsOf(const PackRows& p) {
         to[lane] = lane < p.rows ? p.source[lane][x * p.stride] : 0.0f;
     }
   }
+}
+
+// A row is read in one piece for all panels, because the rows may lie in a page each.
+inline void PackColumnsOf(const PackColumns& p) {
+  ForType(p.b.type, [&](auto t) HWY_ATTR {
+    using T = decltype(t);
+    const F32 d;
+    const Index n = Lanes();
+    // Rows from asking to use: few, since rows 4096 bytes apart all fall into one set of L1.
+    constexpr Index kAhead = 8, kLine = 64;
+    for (Index x = 0; x < p.rows; ++x) {
+      const T* row = RowAt<T>(p.b, x);
+      if (x + kAhead < p.rows) {
+        const char* ahead = reinterpret_cast<const char*>(RowAt<T>(p.b, x + kAhead));
+        for (Index byte = 0; byte < BytesOf<T>(p.columns); byte += kLine)
+          PrefetchToL2(ahead + byte);
+      }
+      float* to = p.panels + x * p.panel_columns;
+      for (Index begin = 0; begin < p.columns; begin += p.panel_columns, to += p.apart) {
+        for (Index at = 0; at < p.panel_columns; at += n) {
+          const Index left = p.columns - begin - at;
+          const V32 v = left >= n  ? LoadWide(row, begin + at)
+                        : left > 0 ? LoadWideTail(row, begin + at, left)
+                                   : hn::Zero(d);
+          hn::StoreU(v, d, to + at);
+        }
+      }
+    }
+  });
 }
 
 inline void UnpackRowsOf(const UnpackRows& p) {

@@ -107,6 +107,7 @@ HWY_INLINE void AllRows(const TileProduct& p) {
     return std::array<Function, kMaxRows>{
         &RegisterTile<static_cast<int>(R) + 1, kVectors, kLayout>::Run...};
   }(std::make_index_sequence<kMaxRows>());
+  const Index columns = kVectors * Lanes();
   const Index tiles = (p.rows + kMaxRows - 1) / kMaxRows;
   const float* a = p.a;
   float* c = p.c;
@@ -118,6 +119,14 @@ HWY_INLINE void AllRows(const TileProduct& p) {
       constexpr Index kLine = 64;
       for (Index byte = 0; byte < p.next.row_bytes; byte += kLine)
         PrefetchToL2(p.next.first + asked * p.next.stride + byte);
+    }
+    // c's rows are touched when the tile is finished, and all at once: its panel where they are
+    // adjacent, else each a line of its own, perhaps of its own page.
+    if (p.c_row > columns) {
+      for (Index r = 0; r < rows; ++r) {
+        PrefetchToWrite(c + r * p.c_row);
+        PrefetchToWrite(c + r * p.c_row + (p.columns - 1) * p.c_column);
+      }
     }
     kTiles[static_cast<size_t>(rows - 1)](p, a, c);
     a += rows * p.a_row;

@@ -35,6 +35,8 @@ HWY_INLINE void StoreTail(V32 v, float* to, Index n) {
 // Asks for a cache line that is needed soon, but not at once: into L2, where there is room for many
 // requests at a time. (Into L1, CPUs drop those that are too many.)
 HWY_INLINE void PrefetchToL2(const void* at) { __builtin_prefetch(at, 0, 2); }
+// The same for few lines, and into L1.
+HWY_INLINE void PrefetchToWrite(const void* at) { __builtin_prefetch(at, 1, 3); }
 
 }  // namespace rapt::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -8,7 +8,6 @@
 //   NR]
 //          where there is one block of rows, a panel's slice is packed just before its only use
 #include <algorithm>
-#include <cstring>
 
 #include "tiles/gemm.hpp"
 #include "tiles/stored.hpp"
@@ -20,7 +19,7 @@ namespace {
 constexpr Index kWaveFloats = Index{16} << 20;  // 64 MiB of packed operands at most, or one unit
 
 // Panels that are packed at a time: b's rows may lie in a page each, so a visit should be long.
-constexpr Index kPanels = 4;
+constexpr Index kPanels = 8;
 constexpr Index kPad = 16;  // floats between them, so that they do not meet in one cache set
 
 // Floats from panel to panel of those that are packed at a time, for one slice.
@@ -80,18 +79,9 @@ Index pack_tasks(const GemmPlan& plan, Wave wave) {
          (a_in_place(plan.problem) ? 0 : wave_elements(plan, wave) * plan.row_blocks);
 }
 
-// n <= columns floats, and zeros up to columns (a multiple of 4).
-void copy_panel_row(const float* from, Index n, Index columns, float* to) {
-  Index i = 0;
-  for (; i + 4 <= n; i += 4)
-    std::memcpy(to + i, from + i, 4 * sizeof(float));  // one load and one store
-  for (; i < n; ++i) to[i] = from[i];
-  for (; i < columns; ++i) to[i] = 0.0f;
-}
-
-// b[x .. x + slice, column .. column + n] -> panel [slice, NR], as floats
-void pack_panel(const GemmPlan& plan, Index batch, Index column, Index n, Index x, Index slice,
-                float* panel) {
+// A panel of b whose columns are not adjacent: b[x .. x + slice, column .. column + n] as floats.
+void pack_strided_panel(const GemmPlan& plan, Index batch, Index column, Index n, Index x,
+                        Index slice, float* panel) {
   const GemmProblem& p = plan.problem;
   const Index columns = plan.tile->columns, bytes = bytes_of(p.b.type);
   const std::byte* from =
@@ -106,64 +96,58 @@ void pack_panel(const GemmPlan& plan, Index batch, Index column, Index n, Index 
                              .length = slice,
                              .panel = panel,
                              .columns = columns});
-  } else if (p.b.contiguous()) {
-    for (Index i = 0; i < slice; ++i) {
-      plan.kernels->widen(p.b.type, from + i * p.b.row_stride, n, panel + i * columns);
-      std::fill(panel + i * columns + n, panel + (i + 1) * columns, 0.0f);
-    }
-  } else {
-    // A little of each row at a time, as floats.
-    constexpr Index kLength = 16;
-    float wide[kernels::kMaxColumns * kLength];
-    for (Index r = 0; r < n; ++r) rows[r] = wide + r * kLength;
-    for (Index begin = 0; begin < slice; begin += kLength) {
-      const Index length = std::min(kLength, slice - begin);
-      for (Index r = 0; r < n; ++r) {
-        const std::byte* row = from + r * p.b.column_stride + begin * p.b.row_stride;
-        if (p.b.row_stride == bytes) {
-          plan.kernels->widen(p.b.type, row, length, wide + r * kLength);
-        } else {
-          for (Index i = 0; i < length; ++i)
-            wide[r * kLength + i] = read_element(p.b.type, row + i * p.b.row_stride);
-        }
-      }
-      plan.kernels->pack_rows({.source = rows,
-                               .stride = 1,
-                               .rows = n,
-                               .length = length,
-                               .panel = panel + begin * columns,
-                               .columns = columns});
-    }
+    return;
   }
-  if (p.b_scale == nullptr) return;
-  for (Index i = 0; i < slice; ++i) {
-    for (Index r = 0; r < n; ++r)
-      panel[i * columns + r] *= p.b_scale[(column + r) * p.b_scale_stride];
+  // A little of each row at a time, as floats.
+  constexpr Index kLength = 16;
+  float wide[kernels::kMaxColumns * kLength];
+  for (Index r = 0; r < n; ++r) rows[r] = wide + r * kLength;
+  for (Index begin = 0; begin < slice; begin += kLength) {
+    const Index length = std::min(kLength, slice - begin);
+    for (Index r = 0; r < n; ++r) {
+      const std::byte* row = from + r * p.b.column_stride + begin * p.b.row_stride;
+      if (p.b.row_stride == bytes) {
+        plan.kernels->widen(p.b.type, row, length, wide + r * kLength);
+      } else {
+        for (Index i = 0; i < length; ++i)
+          wide[r * kLength + i] = read_element(p.b.type, row + i * p.b.row_stride);
+      }
+    }
+    plan.kernels->pack_rows({.source = rows,
+                             .stride = 1,
+                             .rows = n,
+                             .length = length,
+                             .panel = panel + begin * columns,
+                             .columns = columns});
   }
 }
 
-// The same for several panels: n columns, each panel `apart` floats after the one before it.
+// Panels of b[x .. x + slice, column .. column + n], each `apart` floats after the one before it.
 void pack_panels(const GemmPlan& plan, Index batch, Index column, Index n, Index x, Index slice,
                  float* panels, Index apart) {
   const GemmProblem& p = plan.problem;
   const Index columns = plan.tile->columns;
-  if (p.b.type != Type::f32 || !p.b.contiguous()) {
-    for (Index at = 0; at < n; at += columns, panels += apart)
-      pack_panel(plan, batch, column + at, std::min(columns, n - at), x, slice, panels);
-    return;
+  if (p.b.contiguous()) {
+    plan.kernels->pack_columns({.b = {.first = p.batch.element(p.b, batch) +
+                                               column * p.b.column_stride + x * p.b.row_stride,
+                                      .stride = p.b.row_stride,
+                                      .rows = nullptr,
+                                      .type = p.b.type},
+                                .rows = slice,
+                                .columns = n,
+                                .panels = panels,
+                                .apart = apart,
+                                .panel_columns = columns});
+  } else {
+    for (Index at = 0; at < n; at += columns)
+      pack_strided_panel(plan, batch, column + at, std::min(columns, n - at), x, slice,
+                         panels + at / columns * apart);
   }
-  const float* from = reinterpret_cast<const float*>(
-      p.batch.element(p.b, batch) + column * p.b.column_stride + x * p.b.row_stride);
-  // Rows from asking to use: few, since rows 4096 bytes apart all fall into one set of L1.
-  constexpr Index kAhead = 8;
-  const Index row_floats = p.b.row_stride / bytes_of(Type::f32);
-  for (Index i = 0; i < slice; ++i) {
-    const float* row = from + i * row_floats;
-    float* to = panels + i * columns;
-    for (Index ask = 0; i + kAhead < slice && ask < n; ask += 16)
-      __builtin_prefetch(row + kAhead * row_floats + ask, 0, 2);
-    for (Index at = 0; at < n; at += columns, to += apart)
-      copy_panel_row(row + at, std::min(columns, n - at), columns, to);
+  if (p.b_scale == nullptr) return;
+  for (Index at = 0; at < n; ++at) {
+    const float scale = p.b_scale[(column + at) * p.b_scale_stride];
+    float* to = panels + at / columns * apart + at % columns;
+    for (Index i = 0; i < slice; ++i) to[i * columns] *= scale;
   }
 }
 
@@ -186,6 +170,27 @@ void pack(const GemmPlan& plan, Wave wave, Index task, float* shared) {
   }
 }
 
+// The share of panel `number` of kPanels in asking for what is packed next: columns from `column`
+// on of the same slice of b, or its first columns of the next.
+kernels::NextRows next_of_b(const GemmPlan& plan, const GemmBlock& block, Index column,
+                            Index number, Index x, Index slice) {
+  const GemmProblem& p = plan.problem;
+  if (!p.b.contiguous()) return {};
+  if (column >= block.columns) {
+    column = 0;
+    x += slice;
+    slice = std::min(plan.block_k, p.k - x);
+    if (slice <= 0) return {};
+  }
+  const Index first = slice * number / kPanels, end = slice * (number + 1) / kPanels;
+  const Index columns = std::min(kPanels * plan.tile->columns, block.columns - column);
+  return {.first = p.batch.element(p.b, block.batch) + (block.column + column) * p.b.column_stride +
+                   (x + first) * p.b.row_stride,
+          .stride = p.b.row_stride,
+          .rows = end - first,
+          .row_bytes = columns * p.b.column_stride};
+}
+
 void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const float* shared,
          float* memory) {
   const GemmProblem& p = plan.problem;
@@ -205,6 +210,7 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
     for (Index column = 0; column < block.columns; column += columns) {
       const Index n = std::min(columns, block.columns - column);
       const float* panel = packed + column * p.k + x * columns;
+      kernels::NextRows next;
       if (!packs_ahead(plan)) {
         const Index number = column / columns % kPanels;
         if (number == 0) {
@@ -213,6 +219,7 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
                       panel_floats(plan));
         }
         panel = buffers.panels + number * panel_floats(plan);
+        next = next_of_b(plan, block, column + (kPanels - number) * columns, number, x, slice);
       }
       plan.tile->product({.a = a.data + x * a.inner,
                           .a_row = a.row,
@@ -226,7 +233,8 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
                           .inner = slice,
                           .columns = n,
                           .alpha = p.alpha,
-                          .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta});
+                          .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta,
+                          .next = next});
     }
     if (x == 0) std::fill_n(buffers.beta, columns, 1.0f);
     x += plan.block_k;

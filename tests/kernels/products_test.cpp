@@ -1,5 +1,5 @@
-// The products on every target: small integers, so that every order of summation is
-// exact, in guarded memory, so that every element outside is a crash.
+// The products, and the packing of b, on every target: small integers, so that every order of
+// summation is exact, in guarded memory, so that every element outside is a crash.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -277,6 +277,47 @@ TEST(ValueProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
     check_value_product<BFloat16>(*kernels, 15);
     check_value_product<Float16>(*kernels, 16);
     check_value_product<std::int8_t>(*kernels, 17);
+  }
+}
+
+template <class T>
+void check_pack_columns(const kernels::Kernels& kernel, std::uint64_t seed) {
+  Random random(seed);
+  for (int t = 0; t < kernel.n_tiles; ++t) {
+    const Index nr = kernel.tiles[t].columns;
+    for (Index columns = 1; columns <= 2 * nr + 1; columns += nr > 48 ? 11 : 1) {
+      const Index rows = random.between(0, 19);
+      const Edge edge = random.percent(50) ? Edge::end : Edge::start;
+      Tensor<float> b({rows, columns});
+      fill_integers(b, random);
+      const Tensor<T> stored = stored_as<T>(b, random.percent(50) ? 0 : 5, edge);
+      const std::vector<const void*> b_rows = rows_of(stored);
+      const Index n_panels = (columns + nr - 1) / nr;
+      Tensor<float> panels({n_panels, rows * nr}, {{}, 1, random.percent(50) ? 0 : 16, 0, 0, edge});
+      panels.seal();
+      kernel.pack_columns({.b = stored_rows(stored, b_rows, random),
+                           .rows = rows,
+                           .columns = columns,
+                           .panels = panels.data(),
+                           .apart = panels.strides()[0],
+                           .panel_columns = nr});
+      for (Index i = 0; i < n_panels * rows * nr; ++i) {
+        const Index row = i / nr % rows, col = i / (rows * nr) * nr + i % nr;
+        ASSERT_EQ(panels[i], col < columns ? b[row * columns + col] : 0)
+            << row << " of " << rows << ", " << col << " of " << columns << ", NR " << nr;
+      }
+      ASSERT_TRUE(panels.gaps_unchanged());
+    }
+  }
+}
+
+TEST(PackColumns, WidensAndPadsWithZeros) {  // B5
+  for (const kernels::Kernels* kernels : all_targets()) {
+    SCOPED_TRACE(kernels->target);
+    check_pack_columns<float>(*kernels, 18);
+    check_pack_columns<BFloat16>(*kernels, 19);
+    check_pack_columns<Float16>(*kernels, 20);
+    check_pack_columns<std::int8_t>(*kernels, 21);
   }
 }
 
