@@ -211,10 +211,14 @@ std::vector<std::string> wanted_targets(const Options& options) {
 
 std::vector<int> wanted_threads(const Options& options) {
   std::vector<int> wanted;
+  const int all = rapt::default_executor().workers();
   for (const std::string& count : options.threads) {
-    const int n = count == "all" ? rapt::default_executor().workers() : std::atoi(count.c_str());
+    const int n = count == "all" ? all : std::atoi(count.c_str());
     if (n < 1)
       throw std::invalid_argument("--threads takes numbers and 'all', not '" + count + "'");
+    if (n > all)  // oneTBB would start no more than it does for all, and say so
+      throw std::invalid_argument("--threads is " + count + ", but this process runs on " +
+                                  std::to_string(all));
     if (std::find(wanted.begin(), wanted.end(), n) == wanted.end()) wanted.push_back(n);
   }
   return wanted;

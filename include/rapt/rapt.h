@@ -425,7 +425,8 @@ RAPT_API rapt_status rapt_layer_create_random(rapt_layer** layer, const rapt_lay
 // layer may be null, and no thread runs it any more.
 RAPT_API void rapt_layer_destroy(rapt_layer* layer);
 
-// Fills in where the layer's own parameters are, which live as long as the layer.
+// Fills in the layer's shape, and where its own parameters are, which live as long as the layer.
+RAPT_API rapt_status rapt_layer_get_shape(const rapt_layer* layer, rapt_layer_shape* shape);
 RAPT_API rapt_status rapt_layer_get_parameters(const rapt_layer* layer,
                                                rapt_layer_parameters* parameters);
 

@@ -5,9 +5,15 @@
 It works under torch.compile, on CPU tensors of float32, bfloat16 and float16, and computes no gradients.
 """
 
+import contextlib
+
 import torch
 
 from ._core import attention as _attention
+
+# Where no gradient will be asked for, a call need not pass the operator's kernel for autograd: it is written in
+# Python, and takes longer than everything else together.
+_below_autograd = getattr(torch._C, "_AutoDispatchBelowAutograd", contextlib.nullcontext)
 
 # register_autograd() takes no tensors that are keywords alone, so nothing is.
 torch.library.define(
@@ -36,15 +42,14 @@ def _compute(
     if query.dim() == 2:  # one head
         options = {"scale": scale, "bias": bias, "softcap": softcap, "sinks": sinks}
         return _compute(query[None], key[None], value[None], attn_mask, is_causal=is_causal, **options)[0]
-    if not enable_gqa and query.shape[-3:-2] != key.shape[-3:-2]:
-        raise ValueError(
-            f"axis heads: query has {query.shape[-3]}, but key has {key.shape[-3]}: is enable_gqa=True missing?"
-        )
-    batch = query.shape[:-3]
-    if key.shape[:-3] != batch:
-        key = key.expand(*batch, *key.shape[-3:])
-    if value.shape[:-3] != batch:
-        value = value.expand(*batch, *value.shape[-3:])
+    leading = query.shape[:-2]  # batch axes, heads
+    if key.shape[:-2] != leading or value.shape[:-2] != leading:
+        if not enable_gqa and key.shape[-3:-2] != leading[-1:]:
+            raise ValueError(
+                f"axis heads: query has {leading[-1]}, but key has {key.shape[-3]}: is enable_gqa=True missing?"
+            )
+        key = key.expand(*leading[:-1], *key.shape[-3:])
+        value = value.expand(*leading[:-1], *value.shape[-3:])
     mask = attn_mask if attn_mask is not None and attn_mask.dtype == torch.bool else None
     if attn_mask is not None and mask is None:
         bias = attn_mask if bias is None else attn_mask + bias
@@ -73,6 +78,15 @@ def _no_backward(ctx, *_):
 torch.library.impl("rapt::attention", "CPU", _compute)
 torch.library.register_fake("rapt::attention", _shape)
 torch.library.register_autograd("rapt::attention", _no_backward)
+_operator = torch.ops.rapt.attention.default
+
+
+def _wants_gradient(*tensors):
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
 
 
 def attention(
@@ -96,6 +110,8 @@ def attention(
     is_causal: query i attends keys j <= i (top-left, where rapt.attention's default is bottom-right); it may
     be given together with attn_mask. dropout_p must be 0. bias, softcap and sinks [heads] as in rapt.attention.
     """
-    return torch.ops.rapt.attention(
-        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, bias, softcap, sinks
-    )
+    arguments = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, bias, softcap, sinks)
+    if torch.compiler.is_compiling() or _wants_gradient(query, key, value, attn_mask, bias, sinks):
+        return _operator(*arguments)
+    with _below_autograd():
+        return _operator(*arguments)

@@ -5,7 +5,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <array>
 #include <optional>
 #include <string>
@@ -30,16 +29,18 @@ template <> inline constexpr const char* type_text<std::array<std::int64_t, 2>> 
 // as good as not given.
 class Keywords {
  public:
-  Keywords(const char* function, const nb::dict& given)
-      : function_(function), given_(given), left_(nb::len(given)) {}
+  Keywords(const char* function, const nb::dict& given) : function_(function) {
+    for (const auto& [name, value] : given)
+      given_.push_back({nb::borrow<nb::str>(name).c_str(), nb::borrow(value)});
+  }
 
   nb::object object(const char* name) {
-    if (left_ == 0) return nb::none();
-    known_.push_back(name);
-    PyObject* const found = PyDict_GetItemString(given_.ptr(), name);
-    if (found == nullptr) return nb::none();
-    --left_;
-    return nb::borrow(found);
+    for (Given& given : given_) {
+      if (given.name != name) continue;
+      given.asked_for = true;
+      return given.value;
+    }
+    return nb::none();
   }
 
   template <class T>
@@ -78,11 +79,9 @@ class Keywords {
 
   // To be called when all that the function knows have been asked for.
   void finish() const {
-    if (left_ == 0) return;
-    for (const auto& [name, value] : given_) {
-      const std::string_view text = nb::cast<nb::str>(name).c_str();
-      if (std::find(known_.begin(), known_.end(), text) == known_.end())
-        throw TypeError(std::string(function_) + "() has no argument " + std::string(text));
+    for (const Given& given : given_) {
+      if (!given.asked_for)
+        throw TypeError(std::string(function_) + "() has no argument " + std::string(given.name));
     }
   }
 
@@ -97,10 +96,14 @@ class Keywords {
                     type_text<T>);
   }
 
+  struct Given {
+    std::string_view name;
+    nb::object value;
+    bool asked_for = false;
+  };
+
   const char* function_;
-  const nb::dict& given_;
-  std::size_t left_;
-  std::vector<std::string_view> known_;
+  std::vector<Given> given_;
 };
 
 }  // namespace rapt::python

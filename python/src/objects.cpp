@@ -7,52 +7,50 @@
 #include <unordered_map>
 
 namespace rapt::python {
-namespace {
 
-// DLPack 1.3's table of functions, by which a library hands out an array without the capsules that
-// cost some microseconds each. Only the function that is used has its type here.
+// DLPack's DLManagedTensorVersioned, and behind it what this one lives on.
+struct SharedTensor {
+  std::uint32_t major = 1, minor = 0;
+  void* context = nullptr;
+  void (*release)(SharedTensor*) = [](SharedTensor* self) { delete self; };
+  std::uint64_t flags = 0;
+  nb::dlpack::dltensor tensor;
+  Array array;
+  std::shared_ptr<void> memory;
+};
+
+// DLPack 1.3's table of functions, by which a library takes in and hands out an array without the
+// capsules that cost some microseconds each. Only the functions that are used have their types
+// here.
 struct ExchangeApi {
   struct {
     std::uint32_t major, minor;
   } version;
   const void* previous;
-  const void *allocate, *from_object, *to_object;
+  const void *allocate, *from_object;
+  int (*to_object)(SharedTensor* tensor, void** object);     // takes the tensor over
   int (*describe)(void* object, nb::dlpack::dltensor* out);  // borrows; -1: a Python error is set
   const void* current_work_stream;
 };
 
-// What is known of a type of arrays.
-struct Source {
-  Library library = Library::numpy;
-  const ExchangeApi* exchange = nullptr;
-};
+namespace {
 
-Source look_at(nb::handle type) {
-  Source source;
+Library look_at(nb::handle type) {
+  Library library;
   for (nb::handle base : nb::borrow<nb::tuple>(type.attr("__mro__"))) {
     const nb::object module = nb::getattr(base, "__module__", nb::str(""));
     if (!nb::isinstance<nb::str>(module)) continue;
     const std::string_view name = nb::borrow<nb::str>(module).c_str();
-    if (name == "torch") source.library = Library::torch;
-    if (name.substr(0, 6) == "jaxlib") source.library = Library::jax;
+    if (name == "torch") library.name = Library::torch;
+    if (name.substr(0, 6) == "jaxlib") library.name = Library::jax;
   }
   const nb::object capsule = nb::getattr(type, "__dlpack_c_exchange_api__", nb::none());
   if (PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api") != 0) {
     const auto* api =
         static_cast<const ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-    if (api->version.major == 1 && api->describe != nullptr) source.exchange = api;
+    if (api->version.major == 1 && api->describe != nullptr) library.exchange = api;
   }
-  return source;
-}
-
-const Source& source_of(nb::handle object) {
-  static auto& known = *new std::unordered_map<PyTypeObject*, Source>;
-  PyTypeObject* const type = Py_TYPE(object.ptr());
-  const auto found = known.find(type);
-  if (found != known.end()) return found->second;
-  const Source source = look_at(reinterpret_cast<PyObject*>(type));
-  Py_INCREF(type);  // or another type might come to live at this address
-  return known.emplace(type, source).first->second;
+  return library;
 }
 
 // NumPy lets its arrays of ml_dtypes.bfloat16 out through neither protocol. (Its dtype.name takes a
@@ -111,22 +109,30 @@ void refuse_gradient(const char* name, nb::handle object) {
 
 }  // namespace
 
-Library library_of(nb::handle object) { return source_of(object).library; }
+Library library_of(nb::handle object) {
+  static auto& known = *new std::unordered_map<PyTypeObject*, Library>;
+  PyTypeObject* const type = Py_TYPE(object.ptr());
+  const auto found = known.find(type);
+  if (found != known.end()) return found->second;
+  const Library library = look_at(reinterpret_cast<PyObject*>(type));
+  Py_INCREF(type);  // or another type might come to live at this address
+  return known.emplace(type, library).first->second;
+}
 
 Array Objects::read(const char* name, nb::handle object) { return imported(name, object, false); }
 Array Objects::write(const char* name, nb::handle object) { return imported(name, object, true); }
 
 Array Objects::imported(const char* name, nb::handle object, bool to_be_written) {
-  const Source& source = source_of(object);
-  if (source.library == Library::torch) refuse_gradient(name, object);
-  if (to_be_written && source.library == Library::jax)
+  const Library library = library_of(object);
+  if (library.name == Library::torch) refuse_gradient(name, object);
+  if (to_be_written && library.name == Library::jax)
     throw TypeError(std::string(name) + " is an array of JAX, which are never written");
-  if (source.exchange != nullptr) {
+  if (library.exchange != nullptr) {
     nb::dlpack::dltensor tensor;
-    if (source.exchange->describe(object.ptr(), &tensor) == 0) return described(name, tensor);
+    if (library.exchange->describe(object.ptr(), &tensor) == 0) return described(name, tensor);
     PyErr_Clear();  // no memory of the CPU's, which the slow way finds as well
   }
-  const bool as_bits = source.library == Library::numpy && is_numpy_bfloat16(object);
+  const bool as_bits = library.name == Library::numpy && is_numpy_bfloat16(object);
   const nb::object bits = as_bits ? object.attr("view")("uint16") : nb::borrow(object);
   Array array;
   if (to_be_written) {
@@ -157,22 +163,43 @@ Result::Result(const char* name, Element element, const std::vector<std::int64_t
   constexpr std::size_t kAlignment = 64;
   array_.data = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
   if (array_.data == nullptr) throw std::bad_alloc();
-  memory_ = nb::capsule(array_.data, [](void* memory) noexcept { std::free(memory); });
+  memory_.reset(array_.data, std::free);
 }
 
 nb::object Result::as(Library library) const {
+  if (library.name == Library::torch && library.exchange != nullptr)
+    return exchanged(*library.exchange);
+  const nb::capsule owner(new std::shared_ptr<void>(memory_), [](void* memory) noexcept {
+    delete static_cast<std::shared_ptr<void>*>(memory);
+  });
   const auto cast = [&]<class Framework>(Framework, Element element) {
     std::size_t extents[kMaxAxes] = {};
     std::copy_n(array_.extents, array_.rank, extents);
     return nb::cast(nb::ndarray<Framework>(array_.data, static_cast<std::size_t>(array_.rank),
-                                           extents, memory_, nullptr,
+                                           extents, owner, nullptr,
                                            nb::dlpack::dtype{element.code, element.bits, 1}));
   };
-  if (library == Library::torch) return cast(nb::pytorch(), array_.element);
-  if (library == Library::jax) return cast(nb::jax(), array_.element);
+  if (library.name == Library::torch) return cast(nb::pytorch(), array_.element);
+  if (library.name == Library::jax) return cast(nb::jax(), array_.element);
   if (array_.element != kBf16) return cast(nb::numpy(), array_.element);
   return cast(nb::numpy(), Element{1, 16})
       .attr("view")(nb::module_::import_("ml_dtypes").attr("bfloat16"));
+}
+
+nb::object Result::exchanged(const ExchangeApi& api) const {
+  auto shared = std::make_unique<SharedTensor>();
+  shared->array = array_;
+  shared->memory = memory_;
+  shared->tensor.data = array_.data;
+  shared->tensor.device = {nb::device::cpu::value, 0};
+  shared->tensor.ndim = array_.rank;
+  shared->tensor.dtype = {array_.element.code, array_.element.bits, 1};
+  shared->tensor.shape = shared->array.extents;
+  shared->tensor.strides = shared->array.strides;
+  shared->tensor.byte_offset = 0;
+  void* object = nullptr;
+  if (api.to_object(shared.release(), &object) != 0) throw nb::python_error();
+  return nb::steal(static_cast<PyObject*>(object));
 }
 
 }  // namespace rapt::python

@@ -5,6 +5,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <memory>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -15,7 +16,13 @@ namespace rapt::python {
 
 namespace nb = nanobind;
 
-enum class Library { numpy, torch, jax };  // numpy: all others too
+struct ExchangeApi;
+
+// What is known of an array by its type.
+struct Library {
+  enum { numpy, torch, jax } name = numpy;  // numpy: all others too
+  const ExchangeApi* exchange = nullptr;
+};
 
 Library library_of(nb::handle object);
 
@@ -41,8 +48,10 @@ class Result {
   nb::object as(Library library) const;
 
  private:
+  nb::object exchanged(const ExchangeApi& api) const;
+
   Array array_;
-  nb::object memory_;
+  std::shared_ptr<void> memory_;
 };
 
 }  // namespace rapt::python

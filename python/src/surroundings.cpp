@@ -71,7 +71,7 @@ nb::object merge(const nb::object& parts, const nb::kwargs& given) {
   std::vector<std::string> names;  // at their addresses as long as arrays name them
   names.reserve(2 * nb::len(parts));
   Element element = kF32;
-  Library library = Library::numpy;
+  Library library;
   for (nb::handle part : parts) {
     nb::object part_out, part_lse;
     try {

@@ -414,6 +414,13 @@ rapt_status rapt_layer_create_random(rapt_layer** layer, const rapt_layer_shape*
 
 void rapt_layer_destroy(rapt_layer* layer) { delete layer; }
 
+rapt_status rapt_layer_get_shape(const rapt_layer* layer, rapt_layer_shape* shape) {
+  return guarded([&] {
+    const LayerShape& s = must("layer", layer).layer.shape();
+    fill("shape", shape, {0, s.embedding, s.d_model, s.heads, s.d_k, s.d_v});
+  });
+}
+
 rapt_status rapt_layer_get_parameters(const rapt_layer* layer, rapt_layer_parameters* parameters) {
   return guarded([&] {
     const LayerParameters& p = must("layer", layer).layer.parameters();

@@ -600,6 +600,9 @@ static void test_layer(void) {
   CHECK(rapt_layer_create_random(&layer, &wrong, 3) == RAPT_OK);
   CHECK(rapt_layer_get_parameters(layer, &own) == RAPT_OK);
   CHECK(own.qkv != NULL && own.qkv[3 * 5 * 7 - 1] != 0 && own.b_output == NULL);
+  rapt_layer_shape drawn = {.size = sizeof drawn};
+  CHECK(rapt_layer_get_shape(layer, &drawn) == RAPT_OK);
+  CHECK(drawn.size == sizeof drawn && memcmp(&drawn, &wrong, sizeof drawn) == 0);
   rapt_layer_destroy(layer);
 }
 

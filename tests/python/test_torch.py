@@ -6,6 +6,7 @@ import pytest
 import rapt.torch
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def tensors(seed, heads=4, kv_heads=4, seq_q=5, seq_kv=7, d_k=8, d_v=6, batch=(2,), dtype=torch.float32):
@@ -107,6 +108,18 @@ def test_on_meta_tensors_only_the_shape_is_computed():
     assert rapt.torch.attention(q, k, v).shape == (2, 4, 5, 6)
 
 
+def test_modes_see_the_operator():
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            operators.append(func)
+            return func(*args, **(kwargs or {}))
+
+    operators = []
+    with Seen():
+        rapt.torch.attention(*tensors(8))
+    assert torch.ops.rapt.attention.default in operators
+
+
 def test_no_gradient_is_lost_silently():
     q, k, v = tensors(9)
     q.requires_grad_()
@@ -116,6 +129,10 @@ def test_no_gradient_is_lost_silently():
         rapt.attention(q, k, v)
     with torch.no_grad():
         assert torch.equal(rapt.attention(q, k, v), rapt.torch.attention(q, k, v))
+    for wanted in ("attn_mask", "bias", "sinks"):
+        option = torch.zeros(4 if wanted == "sinks" else (5, 7), requires_grad=True)
+        with pytest.raises(NotImplementedError, match="computes no gradients"):
+            rapt.torch.attention(*tensors(9), **{wanted: option}).sum().backward()
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,10 @@ class EveryCall {
       auto parameters = sized<rapt_layer_parameters>();
       return rapt_layer_get_parameters(layer, &parameters);
     });
+    add_layer("rapt_layer_get_shape", [](rapt_layer* layer) {
+      auto shape = sized<rapt_layer_shape>();
+      return rapt_layer_get_shape(layer, &shape);
+    });
     add_layer("rapt_layer_run", [this](rapt_layer* layer) {
       return rapt_layer_run(layer, &tokens_, &tokens_, &tokens_, &result_, &options_);
     });
