@@ -232,13 +232,20 @@ RAPT_SHIM std::int64_t rapt_bench_time_execute(Execute execute, void* primitive,
   return time_runs(*watch, [&] { execute(primitive, stream, count, arguments); });
 }
 
+// Planned: the plan is made once, and its runs are timed.
 RAPT_SHIM std::int64_t rapt_bench_time_attention(const char* shape, void* q, void* k, void* v,
-                                                 void* out, int threads, const Stopwatch* watch) {
+                                                 void* out, int threads, int planned,
+                                                 const Stopwatch* watch) {
   return guarded([&] {
     const Attention attention(shape, q, k, v, out);
     std::int64_t runs = 0;
     rapt::bench::on_threads(threads, [&](const rapt::Executor& executor) {
-      runs = time_runs(*watch, [&] { attention.layout.run(attention.arrays, executor); });
+      if (planned != 0) {
+        const rapt::AttentionPlan plan = attention.layout.plan(attention.arrays, executor);
+        runs = time_runs(*watch, [&] { plan.run(); });
+      } else {
+        runs = time_runs(*watch, [&] { attention.layout.run(attention.arrays, executor); });
+      }
     });
     return runs;
   });

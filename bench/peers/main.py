@@ -43,14 +43,14 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="WORD",
-        help="every shape whose name contains one of these, whatever its tags",
+        help="shapes whose name contains one of these (without --tags: whatever their tags)",
     )
     parser.add_argument(
         "--tags",
         nargs="+",
-        default=["peers"],
+        default=[],
         metavar="TAG",
-        help="every shape that has one of these tags (default: peers; gemms is the list of products)",
+        help="shapes that have one of these tags (default: peers; gemms is the list of products)",
     )
     parser.add_argument(
         "--peers",
@@ -194,10 +194,12 @@ def main() -> None:
     shim = Shim()
     all_threads = shim.all_threads()
     counts = list(dict.fromkeys(all_threads if n == "all" else int(n) for n in arguments.threads.split(",")))
+    words = arguments.shapes
+    tags = set(arguments.tags or ([] if words else ["peers"]))
     wanted = [
         s
         for s in read_shapes()
-        if (any(word in s.name for word in arguments.shapes) if arguments.shapes else s.tags & set(arguments.tags))
+        if (not words or any(word in s.name for word in words)) and (not tags or s.tags & tags)
     ]
     shapes = [s for s in wanted if has_peers(s)]
     skipped = [s.name for s in wanted if not has_peers(s)]

@@ -122,9 +122,11 @@ class Shim:
         )
 
     def stopwatch(
-        self, shape: Shape, operands: dict[str, np.ndarray], threads: int
+        self, shape: Shape, operands: dict[str, np.ndarray], threads: int, planned: bool = False
     ) -> tuple[Callable[[float], list[float]], np.ndarray]:
-        """rapt on this shape: a function that times runs for a budget in seconds, and where their result is."""
+        """rapt on this shape: a function that times runs for a budget in seconds, and where their result is. Planned:
+        of a plan of an attention that is made once."""
+        count: tuple[int, ...] = (threads,)
         if shape.operation == "gemm":
             m, n, _ = shape.sizes
             out = np.empty((m, n), np.float32)
@@ -143,7 +145,8 @@ class Shim:
             out = np.empty_like(operands["q"])
             arguments = (shape.name.encode(), *map(_memory, (operands["q"], k, v, out)))
             function = self._lib.rapt_bench_time_attention
-        return lambda budget: self._timed(budget, lambda watch: function(*arguments, threads, watch)), out
+            count = (threads, int(planned))
+        return lambda budget: self._timed(budget, lambda watch: function(*arguments, *count, watch)), out
 
     def _timed(self, budget: float, call: Callable[[object], int]) -> list[float]:
         seconds = np.empty(_CAPACITY)

@@ -7,6 +7,7 @@ import sys
 
 # What the summary picks out: a shape, whether its share of the limit counts, and the peers to be held against.
 _ATTENTION_PEERS = ("torch", "onnxruntime", "openvino")
+_PRODUCT_PEERS = ("mkl", "openblas", "blis", "onednn")
 _HEADLINES = (
     ("prefill/1,8,2048,64", _ATTENTION_PEERS),
     ("prefill/1,8,2048,128", _ATTENTION_PEERS),
@@ -15,7 +16,7 @@ _HEADLINES = (
     ("prefill/1,8,2048,128/bf16", _ATTENTION_PEERS),
     ("decode/1,32,8,4096,128", _ATTENTION_PEERS),
     ("decode/1,32,8,4096,128/bf16", _ATTENTION_PEERS),
-    ("gemm/1024,1024,1024", ("mkl", "openblas", "blis", "onednn")),
+    ("gemm/1024,1024,1024", _PRODUCT_PEERS),
 )
 
 
@@ -78,7 +79,7 @@ def products(run: dict) -> list[tuple[int, float, float, str, list[dict]]]:
     found = []
     for threads in dict.fromkeys(r["threads"] for r in run["results"]):
         records = [r for r in run["results"] if r["threads"] == threads and "gemms" in r["tags"]]
-        ratios = {r["shape"]: best[0] for r in records if (best := against_best(r, tuple(r["peers"])[1:]))}
+        ratios = {r["shape"]: best[0] for r in records if (best := against_best(r, _PRODUCT_PEERS))}
         if ratios:
             mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios))
             worst = min(ratios, key=ratios.get)
