@@ -3,7 +3,7 @@
 usage: python3 bench/instructions.py build/clang/src/librapt.so build/aarch64/tests/test_kernels ...
 
 Of each ISA target in the files (programs or libraries, with their symbols; any architecture that llvm-objdump reads).
-A hot loop is an innermost one. The numbers are of one step: one k of a register tile, one vector of k of a dot product,
+A hot loop is the shortest that has the products of its tile. The numbers are of one step: one k of a register tile, one vector of k of a dot product,
 one key of a value product, one vector of scores of a softmax step.
 """
 
@@ -28,7 +28,7 @@ PATTERNS = (
     ("load", r"v?mov[au]ps \S+ \S* ?ptr|ld[1pn]\S* |ldr +[qz]|vle\d\S* "),
 )
 
-JUMPS = ("call", "jmp", "b", "bl", "j", "jal")
+CALLS = ("call", "bl", "jal")
 
 
 @dataclass
@@ -52,7 +52,7 @@ def objdump() -> str:
 
 
 def loops_of(file: str) -> list[Loop]:
-    """The innermost loops of every kernel."""
+    """What a branch closes, in every kernel: its loops, innermost or not."""
     text = subprocess.run(
         [objdump(), "-d", "-C", "--no-show-raw-insn", "--x86-asm-syntax=intel", "--mattr=+all", file],
         check=True, capture_output=True, text=True,
@@ -64,17 +64,12 @@ def loops_of(file: str) -> list[Loop]:
             continue
         lines = re.findall(r"^\s*([0-9a-f]+):\s+(\S+)[ \t]*(.*)$", block[head.end() :], re.M)
         at = {int(address, 16): i for i, (address, _, _) in enumerate(lines)}
-        back = []  # [first, last] of each backward branch
         for i, (_, name, operands) in enumerate(lines):
             to = re.search(r"0x([0-9a-f]+) <", operands)
-            # Where a loop is closed by a jump, it is left elsewhere: those that jump back from a rare case are none.
-            if to and (first := at.get(int(to[1], 16), len(lines))) <= i and name not in JUMPS:
-                back.append((first, i))
-        for first, last in back:
-            if any((f, l) != (first, last) and first <= f and l <= last for f, l in back):
+            if not to or (first := at.get(int(to[1], 16), len(lines))) > i or name in CALLS:
                 continue
-            counts = Counter(classify(f"{name} {operands}") for _, name, operands in lines[first : last + 1])
-            counts["all"] = last + 1 - first
+            counts = Counter(classify(f"{name} {operands}") for _, name, operands in lines[first : i + 1])
+            counts["all"] = i + 1 - first
             found.append(Loop(head[1], re.sub(r"rapt::(kernels::N_\w+::)?", "", head[2]), counts))
     return found
 
@@ -111,11 +106,15 @@ def steps_of(loops: list[Loop]) -> dict[str, tuple[Loop, float]]:
 def softmax(loops: list[Loop]) -> Counter[str] | None:
     """Of one vector of scores: its share of the two loops, which take four."""
     own = [x for x in loops if x.function == "SoftmaxLanes"]
-    exponentials = max(own, key=lambda x: x.products, default=None)
+    exponentials = hottest(own, "", 4 * 7) or hottest(own, "", 4 * 9)  # with and without multiply-adds
     maxima = next((x for x in own if x.counts["fma"] == 0 and x.counts["mul, add"] == 4), None)
     if not exponentials or not maxima:
         return None
-    return Counter({name: n / 4 for name, n in (exponentials.counts + maxima.counts).items()})
+    return Counter({name: n / 4 for name, n in (exponentials[0].counts + maxima.counts).items()})
+
+
+def number(count: float) -> str:
+    return f"{count:.0f}" if count >= 100 else f"{count:.3g}"
 
 
 def report(loops: list[Loop]) -> list[str]:
@@ -131,7 +130,7 @@ def report(loops: list[Loop]) -> list[str]:
                 whole = Counter({c: sum(t[c] * n for t, n in zip(tiles, each)) + step[c] for c in (*CLASSES, "all")})
                 counts["vector of scores of a prefill, d = 128"] = whole
         for name, count in counts.items():
-            lines.append(f"| {target} | {name} | {' | '.join(f'{count[c]:.3g}' for c in (*CLASSES, 'all'))} |")
+            lines.append(f"| {target} | {name} | {' | '.join(number(count[c]) for c in (*CLASSES, 'all'))} |")
     return lines
 
 

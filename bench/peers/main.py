@@ -53,6 +53,9 @@ def parse_arguments() -> argparse.Namespace:
         help="shapes that have one of these tags (default: peers; gemms is the list of products)",
     )
     parser.add_argument(
+        "--types", nargs="+", choices=list(STORED), default=list(STORED), help="storage types (default: all of these)"
+    )
+    parser.add_argument(
         "--peers",
         nargs="+",
         choices=list(PEERS)[1:],
@@ -201,7 +204,7 @@ def main() -> None:
         for s in read_shapes()
         if (not words or any(word in s.name for word in words)) and (not tags or s.tags & tags)
     ]
-    shapes = [s for s in wanted if has_peers(s)]
+    shapes = [s for s in wanted if has_peers(s) and s.storage in arguments.types]
     skipped = [s.name for s in wanted if not has_peers(s)]
     if not wanted:
         raise SystemExit("no shape is called so: see bench/shapes.txt")
