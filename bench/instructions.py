@@ -3,8 +3,8 @@
 usage: python3 bench/instructions.py build/clang/src/librapt.so build/aarch64/tests/test_kernels ...
 
 Of each ISA target in the files (programs or libraries, with their symbols; any architecture that llvm-objdump reads).
-A hot loop is the shortest that has the products of its tile. The numbers are of one step: one k of a register tile, one vector of k of a dot product,
-one key of a value product, one vector of scores of a softmax step.
+A hot loop is the shortest that has the products of its tile. The numbers are of one step: one k of a register tile, one
+vector of k of a dot product, one key of a value product, one vector of scores of a softmax step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CLASSES = ("fma", "mul, add", "load", "broadcast", "store", "spill", "other")
 # What a class is made of, first match wins: patterns of "mnemonic operands", x86 in Intel's syntax.
 PATTERNS = (
     ("spill", r"\S+ .*(\[(rsp|rbp|sp|x29)\b|\(sp\))|v[ls][1248]r\S* "),  # RVV addresses its stack through a register
-    ("broadcast", r"v?broadcast|v?movddup|ld1rq?w |ld1r |vfmv\.v\.f|shufps \S+ (\S+), \1, 0x0|(v?movss|flw|ldr +s\d) |dup |mov +[vz]\S+, "),
+    ("broadcast", r"v?broadcast|v?movddup|ld1rq?w |ld1r |vfmv\.v\.f|(v?movss|flw|ldr +s\d) |dup |mov +[vz]\S+, "),
     ("fma", r"v?f(n?m(add|sub)|ml[as]|mad|n?msb)\S* |vfn?m(acc|sac|add|sub)\."),
     ("mul, add", r"v?(mul|add|sub|max)ps |f(mul|add|sub|max|max?nm) |vf(mul|add|sub|max|rsub)\."),
     ("store", r"v?mov[au]ps \S* ptr|v?mov[au]p[sd] \[|st[1p]?w? |str |stp |vse\d\S* "),
@@ -75,13 +75,10 @@ def loops_of(file: str) -> list[Loop]:
 
 
 def hottest(loops: list[Loop], function: str, products: int) -> tuple[Loop, float] | None:
-    """The shortest loop of a function that has these products, or a multiple of them, and how many times it has them."""
+    """The shortest loop of a function that has these products or a multiple of them, and which multiple."""
     fused = any(x.counts["fma"] for x in loops)
-    found = [
-        (x, x.products / products)
-        for x in loops
-        if re.match(function, x.function) and fused == bool(x.counts["fma"]) and x.products and x.products % products == 0
-    ]
+    own = [x for x in loops if re.match(function, x.function) and x.products and fused == bool(x.counts["fma"])]
+    found = [(x, x.products / products) for x in own if x.products % products == 0]
     return min(found, key=lambda each: each[0].counts["all"] / each[1], default=None)
 
 
@@ -121,16 +118,21 @@ def report(loops: list[Loop]) -> list[str]:
     lines = [f"| target | one step | {' | '.join(CLASSES)} | all |", "|" + "---|" * (len(CLASSES) + 3)]
     for target in dict.fromkeys(x.target for x in loops):
         own = [x for x in loops if x.target == target]
-        counts = {name: Counter({c: n / steps for c, n in x.counts.items()}) for name, (x, steps) in steps_of(own).items()}
+        counts = {
+            name: Counter({kind: n / steps for kind, n in loop.counts.items()})
+            for name, (loop, steps) in steps_of(own).items()
+        }
         if step := softmax(own):
             counts["vector of scores in the softmax"] = step
             tiles = [c for name, c in counts.items() if "tile" in name]
             if len(tiles) == 2:  # q k^T with a strided, p v with a adjacent; the products of d = 128 and of all lanes
                 each = [128 / (c["fma"] or c["mul, add"] / 2) for c in tiles]
-                whole = Counter({c: sum(t[c] * n for t, n in zip(tiles, each)) + step[c] for c in (*CLASSES, "all")})
+                whole = Counter(
+                    {kind: sum(t[kind] * n for t, n in zip(tiles, each)) + step[kind] for kind in (*CLASSES, "all")}
+                )
                 counts["vector of scores of a prefill, d = 128"] = whole
         for name, count in counts.items():
-            lines.append(f"| {target} | {name} | {' | '.join(number(count[c]) for c in (*CLASSES, 'all'))} |")
+            lines.append(f"| {target} | {name} | {' | '.join(number(count[kind]) for kind in (*CLASSES, 'all'))} |")
     return lines
 
 

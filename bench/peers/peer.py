@@ -16,9 +16,10 @@ STORED = {"f32": np.float32, "bf16": np.uint16, "f16": np.float16}
 """What NumPy holds the storage types in; of bf16, which it does not know, the bits."""
 
 Operands = dict[str, np.ndarray]
-"""Dense, f32 if nothing else is said. gemm: a [m, k], b [k, n] in the storage type of the shape. Attention, in the storage type of the shape:
-q [batch, heads, seq_q, depth], kv [2, batch, kv_heads, seq_kv, depth]; so is the result. layer: tokens
-[batch, seq, embedding], and in f64 w_q, w_k, w_v [heads, embedding, depth], w_o [heads, depth, embedding]."""
+"""Dense, f32 if nothing else is said. gemm: a [m, k], and in the storage type of the shape b [k, n]. Attention, in the
+storage type of the shape: q [batch, heads, seq_q, depth], kv [2, batch, kv_heads, seq_kv, depth]; so is the result.
+layer: tokens [batch, seq, embedding], and in f64 w_q, w_k, w_v [heads, embedding, depth], w_o [heads, depth,
+embedding]."""
 
 
 def stored(x: np.ndarray, storage: str) -> np.ndarray:

@@ -21,9 +21,10 @@ def reached(run: dict) -> Figure:
         axes.barh(y, min(ratio, CLIP), color=REACHED if line["reached"] else MISSED, height=0.72)
         sign = "<" if line["less"] else ""
         text = f"{_text(line, line['found'])} ({sign}{_text(line, line['goal'])})"
-        axes.text(min(ratio, CLIP) + 0.01, y, text, va="center", fontsize=7.5)
+        patch = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
+        axes.text(min(ratio, CLIP) + 0.015, y, text, va="center", fontsize=7.5, bbox=patch)
     axes.axvline(1, color=MARK, linewidth=1.4)
-    axes.set_yticks(range(len(lines)), [f"{x['about']}: {x['what']}" for x in lines], fontsize=7.5)
+    axes.set_yticks(range(len(lines)), [line["what"] for line in lines], fontsize=7.5)
     axes.set(xlim=(0, CLIP * 1.15), xlabel="found / to reach (in brackets: to reach)")
     axes.invert_yaxis()
     axes.margins(y=0.01)
@@ -64,7 +65,8 @@ def products(run: dict) -> Figure | None:
     axes.yaxis.set_minor_formatter(lambda y, _: f"{y:.1g}" if f"{y:g}"[-1] in "23578" else "")
     axes.legend()
     figure.suptitle(
-        f"Products m,n,k: rapt over the best of MKL, OpenBLAS, BLIS and oneDNN, shape by shape ({_machine(run)})", fontsize=11
+        f"Products m,n,k: rapt over the best of MKL, OpenBLAS, BLIS and oneDNN, shape by shape ({_machine(run)})",
+        fontsize=11,
     )
     return figure
 
