@@ -74,7 +74,6 @@ class Goals:
         os.environ[ENVIRONMENT] = str(arguments.build / "bench/librapt_shim.so")
         self.shim = Shim()
         self.threads = self.shim.all_threads()
-        self.counts = list(dict.fromkeys([1, self.threads]))
         self.lines: list[Line] = []
         self.parts: dict[str, object] = {}
         self.bench("machine", "--threads=1", "--case", "gemm 8,8,8")
@@ -138,7 +137,7 @@ class Goals:
                 what = f"{shape}, {self.threads} threads over 1"
                 self.add("prefill", what, gain, "x", 0.95 * self.threads, note=against(all_))
         for threads, mean, least, worst, of in table.products(run):
-            of_threads = f"{threads} thread{'s' if threads > 1 else ''}"
+            of_threads = on(threads)
             self.add("products", f"mean of {len(of)}, {of_threads}, over the best peer of each", mean, "x", 1.05)
             self.add("products", f"the worst of them, {of_threads}", least, "x", 0.95, note=worst)
             for record in of:
@@ -147,7 +146,7 @@ class Goals:
                     what = f"{record['shape']}, {of_threads}, of FMA peak"
                     self.add("products", what, share, "%", goal, note=against(record))
         for (shape, threads), record in records.items():
-            of_threads = f"{threads} thread{'s' if threads > 1 else ''}"
+            of_threads = on(threads)
             if shape == TINY:
                 found = table.against_best(record, peers)[0]
                 self.add("small", f"{shape}, {of_threads}, over the best peer", found, "x", 1.5, note=against(record))
@@ -162,7 +161,7 @@ class Goals:
         rows = self.bench("types", "--tags", "goals", "--shapes", "decode", "/bf16", "/f16")
         rates = {}
         for row in rows:
-            of_threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
+            of_threads = on(row.threads)
             if row.operation == "decode":
                 rates[row.shape, row.threads] = row.rate
                 inside = self.shim.streamed_bytes(parse_shape(row.shape)) < max(data_caches().values(), default=0)
@@ -210,8 +209,9 @@ class Goals:
         foreign.write_text("".join(row.replace(f" {other},", f" {best},") for row in rows[other]))
 
         def compare(what: str, target: str, used: Path, against: Path, goal: float | None) -> None:
-            found = self.bench(what, "--tags", "tune", "--isa", target, "--config", used, "--against", against)
-            gains = {f"{row.shape}, {row.threads} threads": row.against for row in found}
+            name = f"{target} {what}".replace(" ", "-")
+            found = self.bench(name, "--tags", "tune", "--isa", target, "--config", used, "--against", against)
+            gains = {f"{row.shape}, {on(row.threads)}": row.against for row in found}
             worst = min(gains, key=gains.get)
             self.add("tuned", f"{target}: {what}, mean of {len(gains)}", geometric_mean(gains.values()), "x")
             self.add("tuned", f"{target}: {what}, the worst", gains[worst], "x", goal, note=worst)
@@ -240,6 +240,10 @@ class Goals:
         milliseconds = {key: min(each[key] for each in found) for key in found[0]}
         self.add("start-up", "loading it, its own libraries loaded", milliseconds["load_ms"], "ms")
         self.add("start-up", "first call beyond later ones", milliseconds["first_ms"], "ms", 1, less=True)
+
+
+def on(threads: int) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def has_flag(name: str) -> bool:
