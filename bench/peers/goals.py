@@ -300,7 +300,7 @@ def render(lines: list[Line], about: dict[str, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench/peers/run --all", description=__doc__.splitlines()[0])
     parser.add_argument("--build", type=Path, required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--quick", action="store_true", help="a fifth of the time: figures to look at, not to quote")
+    parser.add_argument("--quick", action="store_true", help="half the time: figures to look at, not to quote")
     parser.add_argument("--json", type=Path, default=Path("build/report/goals.json"), help="default: %(default)s")
     parser.add_argument("--peers", type=Path, metavar="JSON", help="of bench/peers/run, measured before, is taken")
     steps = ("peers", "decode", "small", "long", "isas", "tuned", "start_up")
