@@ -269,6 +269,13 @@ void AttentionLayout::run(const AttentionArrays& arrays, const Executor& executo
             queries<AnyOut>(arrays.out), o);
 }
 
+AttentionPlan AttentionLayout::plan(const AttentionArrays& arrays, const Executor& executor) const {
+  AttentionOptions o = options(arrays);
+  o.executor = &executor;
+  return {queries<AnyQ>(arrays.q), keys<AnyK>(arrays.k), keys<AnyV>(arrays.v),
+          queries<AnyOut>(arrays.out), o};
+}
+
 Explanation AttentionLayout::explain(const AttentionArrays& arrays) const {
   return rapt::explain(queries<AnyQ>(arrays.q), keys<AnyK>(arrays.k), keys<AnyV>(arrays.v),
                        queries<AnyOut>(arrays.out), options(arrays));

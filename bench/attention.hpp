@@ -40,6 +40,8 @@ class AttentionLayout {
   // One call of rapt, and how it is done.
   void run(const AttentionArrays& arrays, const Executor& executor) const;
   Explanation explain(const AttentionArrays& arrays) const;
+  // What run() makes and runs. It refers to this and to the arrays.
+  AttentionPlan plan(const AttentionArrays& arrays, const Executor& executor) const;
 
  private:
   std::int64_t element(const std::vector<std::int32_t>& starts, std::int64_t batch) const {

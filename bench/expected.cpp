@@ -58,7 +58,7 @@ double rounding(Type type, double number) {
 
 }  // namespace
 
-Expected expected_gemm(const Shape& shape, const GemmOperands& operands) {
+Expected expected_gemm(const Shape& shape, const GemmOperands& operands, double between) {
   const Modifiers& m = shape.modifiers;
   const GemmSizes s = shape.gemm();
   // Of element [row, column] in a dense matrix of the shape, or of its transpose.
@@ -90,7 +90,8 @@ Expected expected_gemm(const Shape& shape, const GemmOperands& operands) {
       const double before = m.beta ? 1.0 : 0.0;
       const double bias = operands.bias == nullptr ? 0.0 : double{operands.bias[column]};
       double value = c[at] + before + bias;
-      double bound = g(s.k + 2 + 2 * kRoundings) * (magnitude[at] + before + std::abs(bias));
+      double bound = g(s.k + 2 + 2 * kRoundings) * (magnitude[at] + before + std::abs(bias)) +
+                     between * magnitude[at];
       if (m.activation == Activation::relu) value = std::max(value, 0.0);
       if (m.activation == Activation::gelu) {
         // Its slope is below 1.13; 8 u are its own error.

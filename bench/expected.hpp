@@ -28,8 +28,9 @@ struct GemmOperands {
   const float* bias;  // [n], or null
 };
 
-// Whole rows of c.
-Expected expected_gemm(const Shape& shape, const GemmOperands& operands);
+// Whole rows of c. A library that rounds each element of a first is allowed `between` for it,
+// relative to each.
+Expected expected_gemm(const Shape& shape, const GemmOperands& operands, double between = 0);
 
 // Whole rows of out, among them the first and the last, from what is stored: rounding to a storage
 // type is not the kernel's error, except that of out. A library that rounds each score and each

@@ -23,7 +23,6 @@
 
 namespace {
 
-using rapt::bench::GemmSizes;
 using rapt::bench::LayerSizes;
 using rapt::bench::LayerWeights;
 using Clock = std::chrono::steady_clock;
@@ -93,9 +92,31 @@ struct Attention {
   }
 };
 
+// Dense operands of a product, b in the type that its shape says: int8 columns would need scales.
+struct Gemm {
+  rapt::bench::Shape shape;
+  rapt::bench::GemmSizes sizes;
+  const float* a;
+  rapt::bench::StoredRows b;
+  float* c;
+
+  Gemm(const char* name, const float* a, void* b, float* c)
+      : shape(rapt::bench::parse_shape(name)),
+        sizes(shape.gemm()),
+        a(a),
+        b{shape.modifiers.type, 1, static_cast<std::byte*>(b)},
+        c(c) {
+    if (this->b.type != rapt::bench::plain_type(this->b.type))
+      throw std::invalid_argument(std::string(name) + " is not for peers: b has scales");
+  }
+};
+
 using Sgemm = void (*)(int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
                        const float* a, int lda, const float* b, int ldb, float beta, float* c,
                        int ldc);
+
+// oneDNN's dnnl_primitive_execute: arguments are pairs of a number and a memory object.
+using Execute = int (*)(void* primitive, void* stream, int count, const void* arguments);
 
 }  // namespace
 
@@ -147,20 +168,17 @@ RAPT_SHIM double rapt_bench_read_gbytes(int threads, const float* data, std::int
   return meter.best();
 }
 
-// Checks of a result that anyone computed.
-RAPT_SHIM const char* rapt_bench_check_gemm(const GemmSizes* s, const float* a, const float* b,
-                                            const float* c) {
+// Checks of a result that anyone computed. `between`: what the rounding of a, or of scores and
+// weights, may cost, as in expected_gemm() and expected_attention().
+RAPT_SHIM const char* rapt_bench_check_gemm(const char* shape, const float* a, void* b, float* c,
+                                            double between) {
   return check([&] {
-    rapt::bench::Shape shape;  // dense f32
-    shape.sizes = {s->m, s->n, s->k};
-    const rapt::bench::StoredRows rows{rapt::Type::f32, 1,
-                                       reinterpret_cast<std::byte*>(const_cast<float*>(b))};
-    return compare(rapt::bench::expected_gemm(shape, {a, rows, nullptr, nullptr}), rapt::Type::f32,
-                   c);
+    const Gemm gemm(shape, a, b, c);
+    return compare(rapt::bench::expected_gemm(gemm.shape, {a, gemm.b, nullptr, nullptr}, between),
+                   rapt::Type::f32, c);
   });
 }
 
-// `between`: what the rounding of scores and weights may cost, as in expected_attention().
 RAPT_SHIM const char* rapt_bench_check_attention(const char* shape, void* q, void* k, void* v,
                                                  void* out, double between) {
   return check([&] {
@@ -177,36 +195,57 @@ RAPT_SHIM const char* rapt_bench_check_layer(const LayerSizes* s, const float* t
   });
 }
 
-RAPT_SHIM std::int64_t rapt_bench_time_gemm(const GemmSizes* s, const float* a, const float* b,
-                                            float* c, int threads, const Stopwatch* watch) {
+RAPT_SHIM std::int64_t rapt_bench_time_gemm(const char* shape, const float* a, void* b, float* c,
+                                            int threads, const Stopwatch* watch) {
   return guarded([&] {
+    const Gemm gemm(shape, a, b, c);
+    const rapt::bench::GemmSizes s = gemm.sizes;
+    const std::int64_t extents[] = {s.k, s.n}, strides[] = {s.n, 1};
+    const rapt::AnyView<const std::byte, rapt::axis::Inner, rapt::axis::Column> b_view(
+        gemm.b.type, gemm.b.data, extents, 2, strides, 2);
     std::int64_t runs = 0;
     rapt::bench::on_threads(threads, [&](const rapt::Executor& executor) {
       rapt::GemmOptions options;
       options.executor = &executor;
-      runs = time_runs(*watch, [&] {
-        rapt::gemm({a, {s->m, s->k}}, {b, {s->k, s->n}}, {c, {s->m, s->n}}, options);
-      });
+      runs =
+          time_runs(*watch, [&] { rapt::gemm({a, {s.m, s.k}}, b_view, {c, {s.m, s.n}}, options); });
     });
     return runs;
   });
 }
 
-RAPT_SHIM std::int64_t rapt_bench_time_sgemm(Sgemm sgemm, const GemmSizes* s, const float* a,
+RAPT_SHIM std::int64_t rapt_bench_time_sgemm(Sgemm sgemm, const char* shape, const float* a,
                                              const float* b, float* c, const Stopwatch* watch) {
   constexpr int kRowMajor = 101, kNoTrans = 111;
-  const int m = static_cast<int>(s->m), n = static_cast<int>(s->n), k = static_cast<int>(s->k);
-  return time_runs(
-      *watch, [&] { sgemm(kRowMajor, kNoTrans, kNoTrans, m, n, k, 1.0f, a, k, b, n, 0.0f, c, n); });
+  return guarded([&] {
+    const rapt::bench::GemmSizes s = rapt::bench::parse_shape(shape).gemm();
+    const int m = static_cast<int>(s.m), n = static_cast<int>(s.n), k = static_cast<int>(s.k);
+    return time_runs(*watch, [&] {
+      sgemm(kRowMajor, kNoTrans, kNoTrans, m, n, k, 1.0f, a, k, b, n, 0.0f, c, n);
+    });
+  });
 }
 
+RAPT_SHIM std::int64_t rapt_bench_time_execute(Execute execute, void* primitive, void* stream,
+                                               int count, const void* arguments,
+                                               const Stopwatch* watch) {
+  return time_runs(*watch, [&] { execute(primitive, stream, count, arguments); });
+}
+
+// Planned: the plan is made once, and its runs are timed.
 RAPT_SHIM std::int64_t rapt_bench_time_attention(const char* shape, void* q, void* k, void* v,
-                                                 void* out, int threads, const Stopwatch* watch) {
+                                                 void* out, int threads, int planned,
+                                                 const Stopwatch* watch) {
   return guarded([&] {
     const Attention attention(shape, q, k, v, out);
     std::int64_t runs = 0;
     rapt::bench::on_threads(threads, [&](const rapt::Executor& executor) {
-      runs = time_runs(*watch, [&] { attention.layout.run(attention.arrays, executor); });
+      if (planned != 0) {
+        const rapt::AttentionPlan plan = attention.layout.plan(attention.arrays, executor);
+        runs = time_runs(*watch, [&] { plan.run(); });
+      } else {
+        runs = time_runs(*watch, [&] { attention.layout.run(attention.arrays, executor); });
+      }
     });
     return runs;
   });

@@ -19,7 +19,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import table
-from peer import STORED, Operands
+from peer import STORED, Operands, stored
 from shim import ENVIRONMENT, Shim
 from turns import Absent, Turns
 from worker import PEERS
@@ -30,7 +30,7 @@ ROUNDS = 3  # at least
 TURN = 0.08  # seconds that a variant computes in one round, if one run takes less
 LOSING = 1.3  # a variant that much slower than its peer's best after two rounds is timed no more
 BETWEEN = {"f32": 0.0, "bf16": 2.0**-8, "f16": 2.0**-11}
-"""Scores and weights may be rounded to the storage type on the way: most peers do, rapt does not."""
+"""Scores and weights, and a of a product, may be rounded to the storage type: most peers do, rapt does not."""
 LONG = 4e9  # operations from which a shape gets three times the time of others, for enough runs
 
 
@@ -43,7 +43,17 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="WORD",
-        help="every shape whose name contains one of these, instead of those tagged 'peers'",
+        help="shapes whose name contains one of these (without --tags: whatever their tags)",
+    )
+    parser.add_argument(
+        "--tags",
+        nargs="+",
+        default=[],
+        metavar="TAG",
+        help="shapes that have one of these tags (default: peers; gemms is the list of products)",
+    )
+    parser.add_argument(
+        "--types", nargs="+", choices=list(STORED), default=list(STORED), help="storage types (default: all of these)"
     )
     parser.add_argument(
         "--peers",
@@ -76,7 +86,7 @@ def make_operands(shape: Shape) -> Operands:
 
     if shape.operation == "gemm":
         m, n, k = shape.sizes
-        return {"a": normal(m, k), "b": normal(k, n)}
+        return {"a": normal(m, k), "b": stored(normal(k, n), shape.storage)}
     if shape.operation == "layer":
         batch, seq, embedding, heads, depth = shape.sizes
 
@@ -90,16 +100,9 @@ def make_operands(shape: Shape) -> Operands:
     return {"q": stored(q, shape.storage), "kv": stored(kv, shape.storage)}
 
 
-def stored(x: np.ndarray, storage: str) -> np.ndarray:
-    if storage != "bf16":
-        return x.astype(STORED[storage], copy=False)
-    bits = x.view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # to the nearest, ties to even
-
-
 def has_peers(shape: Shape) -> bool:
     """Dense operands of a type that NumPy can hold are what peers are given."""
-    if shape.operation == "attention" or (shape.operation == "gemm" and shape.modifiers):
+    if shape.operation == "attention":
         return False  # they are of programs: rapt-bench times them
     return not set(shape.modifiers) - {"storage"} and shape.storage in STORED
 
@@ -165,6 +168,7 @@ def measure(shape: Shape, threads: int, workers: dict[str, Turns], shim: Shim, f
         entry["variants"] = {v: summary(runs) for v, runs in entry["variants"].items() if runs}
     return {
         "shape": shape.name,
+        "tags": sorted(shape.tags),
         "threads": threads,
         "flops": shim.flops(shape),
         "streamed_bytes": shim.streamed_bytes(shape) or None,
@@ -193,12 +197,14 @@ def main() -> None:
     shim = Shim()
     all_threads = shim.all_threads()
     counts = list(dict.fromkeys(all_threads if n == "all" else int(n) for n in arguments.threads.split(",")))
+    words = arguments.shapes
+    tags = set(arguments.tags or ([] if words else ["peers"]))
     wanted = [
         s
         for s in read_shapes()
-        if (any(word in s.name for word in arguments.shapes) if arguments.shapes else "peers" in s.tags)
+        if (not words or any(word in s.name for word in words)) and (not tags or s.tags & tags)
     ]
-    shapes = [s for s in wanted if has_peers(s)]
+    shapes = [s for s in wanted if has_peers(s) and s.storage in arguments.types]
     skipped = [s.name for s in wanted if not has_peers(s)]
     if not wanted:
         raise SystemExit("no shape is called so: see bench/shapes.txt")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,9 +16,26 @@ STORED = {"f32": np.float32, "bf16": np.uint16, "f16": np.float16}
 """What NumPy holds the storage types in; of bf16, which it does not know, the bits."""
 
 Operands = dict[str, np.ndarray]
-"""Dense, f32 if nothing else is said. gemm: a [m, k], b [k, n]. Attention, in the storage type of the shape:
-q [batch, heads, seq_q, depth], kv [2, batch, kv_heads, seq_kv, depth]; so is the result. layer: tokens
-[batch, seq, embedding], and in f64 w_q, w_k, w_v [heads, embedding, depth], w_o [heads, depth, embedding]."""
+"""Dense, f32 if nothing else is said. gemm: a [m, k], and in the storage type of the shape b [k, n]. Attention, in the
+storage type of the shape: q [batch, heads, seq_q, depth], kv [2, batch, kv_heads, seq_kv, depth]; so is the result.
+layer: tokens [batch, seq, embedding], and in f64 w_q, w_k, w_v [heads, embedding, depth], w_o [heads, depth,
+embedding]."""
+
+
+def stored(x: np.ndarray, storage: str) -> np.ndarray:
+    """f32 in a storage type."""
+    if storage != "bf16":
+        return x.astype(STORED[storage], copy=False)
+    bits = x.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # to the nearest, ties to even
+
+
+def file_of(distribution: str, start: str) -> str:
+    """A wheel may install into the environment's lib folder: its list of files knows where."""
+    for file in importlib.metadata.files(distribution) or []:
+        if file.name.startswith(start):
+            return str(Path(file.locate()).resolve())
+    raise FileNotFoundError(f"{distribution} brings no {start}")
 
 
 @dataclass

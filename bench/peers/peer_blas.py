@@ -1,4 +1,4 @@
-"""MKL and OpenBLAS: cblas_sgemm, called and timed by the shim's C loop as rapt is."""
+"""MKL, OpenBLAS and BLIS: cblas_sgemm, called and timed by the shim's C loop as rapt is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.metadata
 from pathlib import Path
 
 import numpy as np
-from peer import Operands, Peer, Variant
+from peer import Operands, Peer, Variant, file_of
 from shim import Shim
 
 from shapes import Shape
@@ -18,7 +18,7 @@ class Blas(Peer):
     shim: Shim
 
     def variants(self, shape: Shape, operands: Operands) -> list[Variant]:
-        if shape.operation != "gemm":
+        if shape.operation != "gemm" or shape.storage != "f32":
             return []
         a, b = operands["a"], operands["b"]
         c = np.empty((a.shape[0], b.shape[1]), np.float32)
@@ -33,8 +33,8 @@ class Mkl(Blas):
     def __init__(self, threads: int) -> None:
         self.shim = Shim()
         self.version = importlib.metadata.version("mkl")
-        ctypes.CDLL(_file_of("intel-openmp", "libiomp5.so"), mode=ctypes.RTLD_GLOBAL)
-        library = ctypes.CDLL(_file_of("mkl", "libmkl_rt.so"), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(file_of("intel-openmp", "libiomp5.so"), mode=ctypes.RTLD_GLOBAL)
+        library = ctypes.CDLL(file_of("mkl", "libmkl_rt.so"), mode=ctypes.RTLD_GLOBAL)
         library.MKL_Set_Threading_Layer(0)  # Intel's OpenMP
         library.MKL_Set_Interface_Layer(0)  # 32-bit integers
         library.MKL_Set_Dynamic(0)
@@ -54,9 +54,14 @@ class OpenBlas(Blas):
         self.sgemm = library.scipy_cblas_sgemm
 
 
-def _file_of(distribution: str, start: str) -> str:
-    """A wheel may install into the environment's lib folder: its list of files knows where."""
-    for file in importlib.metadata.files(distribution) or []:
-        if file.name.startswith(start):
-            return str(Path(file.locate()).resolve())
-    raise FileNotFoundError(f"{distribution} brings no {start}")
+class Blis(Blas):
+    def __init__(self, threads: int) -> None:
+        self.shim = Shim()
+        try:
+            library = ctypes.CDLL("libblis.so.4")
+        except OSError:
+            raise FileNotFoundError("not in this system: Debian has it as libblis4-openmp") from None
+        library.bli_info_get_version_str.restype = ctypes.c_char_p
+        self.version = library.bli_info_get_version_str().decode()
+        library.bli_thread_set_num_threads(ctypes.c_int64(threads))
+        self.sgemm = library.cblas_sgemm

@@ -18,9 +18,10 @@ class Torch(Peer):
 
     def variants(self, shape: Shape, operands: Operands) -> list[Variant]:
         x = {name: _tensor(array) for name, array in operands.items()}
-        if shape.operation == "gemm":
-            c = torch.empty(x["a"].shape[0], x["b"].shape[1])
-            return [Variant("mm", lambda: torch.mm(x["a"], x["b"], out=c), c.numpy)]
+        if shape.operation == "gemm":  # all three in the type of b
+            a = x["a"].to(x["b"].dtype)
+            c = torch.empty(a.shape[0], x["b"].shape[1], dtype=a.dtype)
+            return [Variant("mm", lambda: torch.mm(a, x["b"], out=c), lambda: c.float().numpy())]
         if shape.operation == "layer":
             return [self._layer(x)]
         return self._attention(shape, x)

@@ -38,7 +38,7 @@ def _memory(array: np.ndarray) -> c_void_p:
 
 
 def _sizes(values: tuple[int, ...]) -> ctypes.Array:
-    """GemmSizes and LayerSizes of the C++ side: int64 fields in this order."""
+    """LayerSizes of the C++ side: int64 fields in this order."""
     return (c_int64 * len(values))(*values)
 
 
@@ -51,7 +51,7 @@ class Shim:
         self._lib = ctypes.CDLL(os.environ[ENVIRONMENT])
         for name in ("error", "target", "check_gemm", "check_attention", "check_layer"):
             getattr(self._lib, f"rapt_bench_{name}").restype = c_char_p
-        for name in ("time_gemm", "time_sgemm", "time_attention", "time_layer"):
+        for name in ("time_gemm", "time_sgemm", "time_execute", "time_attention", "time_layer"):
             getattr(self._lib, f"rapt_bench_{name}").restype = c_int64
         for name in ("fma_gflops", "read_gbytes", "flops", "streamed_bytes"):
             getattr(self._lib, f"rapt_bench_{name}").restype = c_double
@@ -85,11 +85,13 @@ class Shim:
         return self._lib.rapt_bench_read_gbytes(threads, _floats(floats), c_int64(floats.size), c_double(seconds))
 
     def check(self, shape: Shape, operands: dict[str, np.ndarray], result: np.ndarray, between: float) -> str:
-        """Empty when the result is right, otherwise a sentence. `between`: the unit of a rounding of scores and
-        weights that the peer may do."""
+        """Empty when the result is right, otherwise a sentence. `between`: the unit of a rounding that the peer may
+        do, of scores and weights, or of a."""
         if shape.operation == "gemm":
             a, b = operands["a"], operands["b"]
-            wrong = self._lib.rapt_bench_check_gemm(_sizes(shape.sizes), _floats(a), _floats(b), _floats(result))
+            wrong = self._lib.rapt_bench_check_gemm(
+                shape.name.encode(), _floats(a), _memory(b), _floats(result), c_double(between)
+            )
         elif shape.operation == "layer":
             weights = _weights(operands)
             wrong = self._lib.rapt_bench_check_layer(
@@ -106,18 +108,29 @@ class Shim:
         return self._timed(
             budget,
             lambda watch: self._lib.rapt_bench_time_sgemm(
-                sgemm, _sizes(shape.sizes), _floats(a), _floats(b), _floats(c), watch
+                sgemm, shape.name.encode(), _floats(a), _floats(b), _floats(c), watch
+            ),
+        )
+
+    def time_execute(self, execute, primitive, stream, arguments: ctypes.Array, budget: float) -> list[float]:
+        """Of oneDNN."""
+        return self._timed(
+            budget,
+            lambda watch: self._lib.rapt_bench_time_execute(
+                execute, primitive, stream, len(arguments), arguments, watch
             ),
         )
 
     def stopwatch(
-        self, shape: Shape, operands: dict[str, np.ndarray], threads: int
+        self, shape: Shape, operands: dict[str, np.ndarray], threads: int, planned: bool = False
     ) -> tuple[Callable[[float], list[float]], np.ndarray]:
-        """rapt on this shape: a function that times runs for a budget in seconds, and where their result is."""
+        """rapt on this shape: a function that times runs for a budget in seconds, and where their result is. Planned:
+        of a plan of an attention that is made once."""
+        count: tuple[int, ...] = (threads,)
         if shape.operation == "gemm":
             m, n, _ = shape.sizes
             out = np.empty((m, n), np.float32)
-            arguments = (_sizes(shape.sizes), _floats(operands["a"]), _floats(operands["b"]), _floats(out))
+            arguments = (shape.name.encode(), _floats(operands["a"]), _memory(operands["b"]), _floats(out))
             function = self._lib.rapt_bench_time_gemm
         elif shape.operation == "layer":
             out = np.empty_like(operands["tokens"])
@@ -132,7 +145,8 @@ class Shim:
             out = np.empty_like(operands["q"])
             arguments = (shape.name.encode(), *map(_memory, (operands["q"], k, v, out)))
             function = self._lib.rapt_bench_time_attention
-        return lambda budget: self._timed(budget, lambda watch: function(*arguments, threads, watch)), out
+            count = (threads, int(planned))
+        return lambda budget: self._timed(budget, lambda watch: function(*arguments, *count, watch)), out
 
     def _timed(self, budget: float, call: Callable[[object], int]) -> list[float]:
         seconds = np.empty(_CAPACITY)

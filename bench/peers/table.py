@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 # What the summary picks out: a shape, whether its share of the limit counts, and the peers to be held against.
 _ATTENTION_PEERS = ("torch", "onnxruntime", "openvino")
+_PRODUCT_PEERS = ("mkl", "openblas", "blis", "onednn")
 _HEADLINES = (
     ("prefill/1,8,2048,64", _ATTENTION_PEERS),
     ("prefill/1,8,2048,128", _ATTENTION_PEERS),
@@ -14,7 +16,7 @@ _HEADLINES = (
     ("prefill/1,8,2048,128/bf16", _ATTENTION_PEERS),
     ("decode/1,32,8,4096,128", _ATTENTION_PEERS),
     ("decode/1,32,8,4096,128/bf16", _ATTENTION_PEERS),
-    ("gemm/1024,1024,1024", ("mkl", "openblas")),
+    ("gemm/1024,1024,1024", _PRODUCT_PEERS),
 )
 
 
@@ -71,6 +73,20 @@ def against_best(record: dict, peers: tuple[str, ...], statistic: str = "best") 
     return rate(record, "rapt", statistic) / rates[best], best
 
 
+def products(run: dict) -> list[tuple[int, float, float, str, list[dict]]]:
+    """Of the shapes tagged gemms, for each number of threads: the geometric mean of rapt's speed over the best peer's,
+    shape by shape, the least of them and its shape, and the records."""
+    found = []
+    for threads in dict.fromkeys(r["threads"] for r in run["results"]):
+        records = [r for r in run["results"] if r["threads"] == threads and "gemms" in r["tags"]]
+        ratios = {r["shape"]: best[0] for r in records if (best := against_best(r, _PRODUCT_PEERS))}
+        if ratios:
+            mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios))
+            worst = min(ratios, key=ratios.get)
+            found.append((threads, mean, ratios[worst], worst, records))
+    return found
+
+
 def render(run: dict) -> str:
     peers = [name for name in run["versions"] if name != "rapt"]
     lines = [
@@ -87,7 +103,7 @@ def render(run: dict) -> str:
             reason = entry.get("absent")
             if reason and reason != "does not compute this":
                 lines.append(f"{record['shape']}, {_threads(record)}: {name}: {reason}")
-    for section in (_variants(run), _headlines(run)):
+    for section in (_variants(run), _products(run), _headlines(run)):
         if section:
             lines += ["", *section]
     return "\n".join(lines)
@@ -126,6 +142,15 @@ def _variants(run: dict) -> list[str]:
                 rates = (f"{v} {work / times['best'] * 1e-9:.1f}" for v, times in entry["variants"].items())
                 lines.append(f"  {record['shape']:28}{_threads(record):>10}: {name}: {', '.join(rates)}")
     return lines if len(lines) > 1 else []
+
+
+def _products(run: dict) -> list[str]:
+    return [
+        f"{len(records)} products, {_threads(records[0])}: geometric mean {mean:.3f} x the best peer of each shape; "
+        f"worst {least:.2f} x, {worst}"
+        for _, mean, least, worst, records in products(run)
+        if len(records) > 1
+    ]
 
 
 def _headlines(run: dict) -> list[str]:

@@ -16,6 +16,9 @@ _WORKER = Path(__file__).with_name("worker.py")
 
 # Settings of the user's that would change what the libraries choose by themselves.
 _CLEARED = (
+    "BLIS_ARCH_TYPE",
+    "BLIS_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
     "OPENBLAS_CORETYPE",
     "OPENBLAS_L2_SIZE",
     "OPENBLAS_MAIN_FREE",

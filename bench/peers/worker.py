@@ -26,6 +26,8 @@ PEERS = {
     "openvino": ("peer_openvino", "OpenVino"),
     "mkl": ("peer_blas", "Mkl"),
     "openblas": ("peer_blas", "OpenBlas"),
+    "blis": ("peer_blas", "Blis"),
+    "onednn": ("peer_onednn", "OneDnn"),
 }
 
 

@@ -10,6 +10,7 @@ import json
 import math
 from pathlib import Path
 
+import goals
 import plots
 from results import Results, read_results
 
@@ -61,24 +62,31 @@ def pairs(results: Results) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench/report/run", description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, help="JSON of rapt-bench (--benchmark_out=...)")
+    parser.add_argument("results", type=Path, nargs="?", help="JSON of rapt-bench (--benchmark_out=...)")
+    parser.add_argument("--goals", type=Path, metavar="JSON", help="of bench/peers/run --all")
     parser.add_argument("--peers", type=Path, metavar="JSON", help="of bench/peers/run --json: also plots the peers")
     parser.add_argument(
         "--out", type=Path, default=Path("build/report"), help="folder of the plots (default: %(default)s)"
     )
     arguments = parser.parse_args()
 
-    results = read_results(arguments.results)
-    print(table(results))
-    for error in results.errors:
-        print(f"not timed, wrong: {error}")
-    figures = {"by-isa": plots.by_isa(results), "roofline": plots.roofline(results)}
-    if any(r.against for r in results.rows):
-        print("\n" + comparison(results))
-        figures["tuned"] = plots.tuned(results)
-    if any(r.vs for r in results.rows):
-        print("\n" + pairs(results))
-        figures["pairs"] = plots.pairs(results)
+    figures = {}
+    if arguments.results:
+        results = read_results(arguments.results)
+        print(table(results))
+        for error in results.errors:
+            print(f"not timed, wrong: {error}")
+        figures = {"by-isa": plots.by_isa(results), "roofline": plots.roofline(results)}
+        if any(r.against for r in results.rows):
+            print("\n" + comparison(results))
+            figures["tuned"] = plots.tuned(results)
+        if any(r.vs for r in results.rows):
+            print("\n" + pairs(results))
+            figures["pairs"] = plots.pairs(results)
+    if arguments.goals:
+        run = json.loads(arguments.goals.read_text())
+        figures["goals"] = goals.reached(run)
+        figures["products"] = goals.products(run)
     if arguments.peers:
         run = json.loads(arguments.peers.read_text())
         for name, operations in (

@@ -28,6 +28,8 @@ PEERS = {
     "openvino": "#B9A5C9",
     "mkl": "#A8A8A8",
     "openblas": "#D9C98B",
+    "blis": "#C08A6A",
+    "onednn": "#8A9A5B",
 }
 MARK = "#222222"  # the limit
 
