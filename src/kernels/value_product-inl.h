@@ -46,6 +46,13 @@ class Ahead {
   Index key_, x_;
 };
 
+// Rows of which kLongKeys do not fit a chunk.
+inline constexpr Index kLongKeys = 8;
+template <class T>
+HWY_INLINE bool IsLong(const ValueProduct& p) {
+  return BytesOf<T>(p.columns) > kValueChunk / kLongKeys;
+}
+
 template <class T, int kRows, int kVectors>
 struct ValueTile {
   static constexpr size_t kV = kVectors;
@@ -85,7 +92,8 @@ struct ValueTile {
     const size_t n = hn::Lanes(d);
     // This tile's share of the rows after `end` is asked for while these are computed.
     const Index share = col * (end - begin);
-    const bool pieces = row == 0 && (static_cast<Index>(kV * n) < p.columns || p.v.rows != nullptr);
+    const bool pieces = row == 0 && !IsLong<T>(p) &&
+                        (static_cast<Index>(kV * n) < p.columns || p.v.rows != nullptr);
     Ahead<T, kVectors> ahead(p, pieces ? end + share / p.columns : p.n, share % p.columns);
     for (Index j = begin; j < end; ++j) {
       const T* HWY_RESTRICT v = RowAt<T>(p.v, j);
@@ -114,44 +122,52 @@ void ValueTail(const ValueProduct& p, Index col) {
   }
 }
 
-// Columns [col, p.columns), as many as whole tiles of kVectors hold; returns the first that is
-// left.
+// Columns [col, end), as many as whole tiles of kVectors hold; returns the first that is left.
 template <class T, int kRows, int kVectors>
-Index ValueColumns(const ValueProduct& p, Index row, Index col, Index begin, Index end) {
+Index ValueColumns(const ValueProduct& p, Index row, Index col, Index col_end, Index begin,
+                   Index end) {
   const Index step = kVectors * Lanes();
-  for (; col + step <= p.columns; col += step)
+  for (; col + step <= col_end; col += step)
     ValueTile<T, kRows, kVectors>::Run(p, row, col, begin, end);
   return col;
 }
 
 // Keys [begin, end) for kRows rows, in the widest tiles that leave registers free.
 template <class T, int kRows, int kWidest>
-void ValueRows(const ValueProduct& p, Index row, Index begin, Index end) {
-  Index col = ValueColumns<T, kRows, kWidest>(p, row, 0, begin, end);
-  if constexpr (kWidest > 2) col = ValueColumns<T, kRows, 2>(p, row, col, begin, end);
-  ValueColumns<T, kRows, 1>(p, row, col, begin, end);
+void ValueRows(const ValueProduct& p, Index row, Index col, Index col_end, Index begin, Index end) {
+  col = ValueColumns<T, kRows, kWidest>(p, row, col, col_end, begin, end);
+  if constexpr (kWidest > 2) col = ValueColumns<T, kRows, 2>(p, row, col, col_end, begin, end);
+  ValueColumns<T, kRows, 1>(p, row, col, col_end, begin, end);
 }
 
 // Several tiles read the same keys, each a piece of every row: a chunk of keys at a time, which
 // stays in L1. The CPU's prefetchers follow what is read in order and not such pieces, so each
-// chunk is asked for in order while the one before it is computed.
+// chunk is asked for in order while the one before it is computed. Of long rows a chunk has only
+// kLongKeys, and a piece of their columns: so many rows in step the prefetchers follow.
 inline void ValueProductOf(const ValueProduct& p) {
   ForType(p.v.type, [&](auto t) HWY_ATTR {
     using T = decltype(t);
-    const Index keys = HWY_MAX(kValueChunk / HWY_MAX(BytesOf<T>(p.columns), Index{1}), Index{4});
+    const Index keys =
+        IsLong<T>(p) ? kLongKeys
+                     : HWY_MAX(kValueChunk / HWY_MAX(BytesOf<T>(p.columns), Index{1}), Index{4});
+    const Index columns =
+        IsLong<T>(p) ? kValueChunk / kLongKeys / Index{sizeof(T)} : HWY_MAX(p.columns, Index{1});
     Index begin = 0;
     do {  // once at least: rescale
       const Index end = HWY_MIN(begin + keys, p.n);
-      Index row = 0;
-      if constexpr (RAPT_MANY_REGISTERS) {
-        for (; row + 8 <= p.rows; row += 8)
-          ValueRows<T, 8, kTogether<T> == 2 ? 2 : 3>(p, row, begin, end);
-        for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 4>(p, row, begin, end);
-      } else {
-        for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 2>(p, row, begin, end);
+      for (Index col = 0; col < p.columns; col += columns) {
+        const Index col_end = HWY_MIN(col + columns, p.columns);
+        Index row = 0;
+        if constexpr (RAPT_MANY_REGISTERS) {
+          for (; row + 8 <= p.rows; row += 8)
+            ValueRows<T, 8, kTogether<T> == 2 ? 2 : 3>(p, row, col, col_end, begin, end);
+          for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 4>(p, row, col, col_end, begin, end);
+        } else {
+          for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 2>(p, row, col, col_end, begin, end);
+        }
+        for (; row + 2 <= p.rows; row += 2) ValueRows<T, 2, 4>(p, row, col, col_end, begin, end);
+        for (; row < p.rows; ++row) ValueRows<T, 1, 8>(p, row, col, col_end, begin, end);
       }
-      for (; row + 2 <= p.rows; row += 2) ValueRows<T, 2, 4>(p, row, begin, end);
-      for (; row < p.rows; ++row) ValueRows<T, 1, 8>(p, row, begin, end);
       begin = end;
     } while (begin < p.n);
     if (const Index tail = p.columns % Lanes(); tail != 0) ValueTail<T>(p, p.columns - tail);

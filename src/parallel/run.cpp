@@ -68,8 +68,9 @@ void run(const tiles::GemmPlan& plan, const Executor* wanted) {
   for (Index first = 0; first < plan.units; first += plan.wave_units) {
     const tiles::Wave wave{first, std::min(plan.wave_units, plan.units - first)};
     if (plan.algorithm->pack != nullptr) {
-      for_each(executor, plan.algorithm->pack_tasks(plan, wave),
-               [&](Index task, int) { plan.algorithm->pack(plan, wave, task, shared); });
+      for_each(executor, plan.algorithm->pack_tasks(plan, wave), [&](Index task, int worker) {
+        plan.algorithm->pack(plan, wave, task, shared, workspace + worker * plan.workspace);
+      });
     }
     for_each(executor, wave.count * plan.row_blocks, [&](Index task, int worker) {
       plan.algorithm->run(plan, wave, wave.first + task / plan.row_blocks, task % plan.row_blocks,

@@ -58,9 +58,10 @@ struct GemmAlgorithm {
   const char* name;
   const char* (*refuse)(const GemmProblem&, const GemmBlocks&);  // null, or why not
   void (*cut)(GemmPlan&, const GemmBlocks&);
-  // Phase 1: packs operands of the wave into `shared`, in so many tasks. Null: no such phase.
+  // Phase 1: packs operands of the wave (or sums parts of k) into `shared`, in so many tasks. Null:
+  // no such phase.
   Index (*pack_tasks)(const GemmPlan&, Wave);
-  void (*pack)(const GemmPlan&, Wave, Index task, float* shared);
+  void (*pack)(const GemmPlan&, Wave, Index task, float* shared, float* workspace);
   // Phase 2: one block of rows of one unit.
   void (*run)(const GemmPlan&, Wave, Index unit, Index row_block, const float* shared,
               float* workspace);
@@ -112,6 +113,9 @@ Index copy_row(Index k_count);
 Operand place_a(const GemmProblem& p, const GemmBlock& block, Index k_begin);
 void copy_a(const GemmProblem& p, const GemmBlock& block, Index k_begin, Index k_count,
             float* copy);
+
+// Rows of b that lie a multiple of 4 KiB apart fall into the same sets of a cache.
+inline bool rows_collide(const GemmProblem& p) { return p.b.row_stride % 4096 == 0; }
 
 // bias and activation on a finished block.
 void finish_block(const GemmPlan& plan, const GemmBlock& block);

@@ -22,11 +22,10 @@ const char* refuse(const GemmProblem& p, const GemmBlocks& blocks) {
   if (p.b.type != Type::f32) return "b is not f32: it is widened while it is packed";
   if (!p.b.contiguous()) return "the columns of b are not adjacent";
   const bool small = p.m * p.n <= 64 * 64 && p.k <= 64;
-  // Rows of b that lie a multiple of 4 KiB apart evict each other before the next tile reads them.
+  // In place, a panel of b is read by several tiles, if its rows stay in the cache.
   constexpr Index kSomeRows = 24;
-  const bool apart = p.b.row_stride % 4096 != 0;
-  if (p.m > (apart ? std::max(blocks.direct_rows, kSomeRows) : blocks.direct_rows) && !small)
-    return "c has many rows (more than direct_rows): packing b pays";
+  const Index most = rows_collide(p) ? blocks.direct_rows : std::max(blocks.direct_rows, kSomeRows);
+  if (p.m > most && !small) return "c has many rows (more than direct_rows): packing b pays";
   return nullptr;
 }
 

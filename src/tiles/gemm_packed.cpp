@@ -151,7 +151,7 @@ void pack_panels(const GemmPlan& plan, Index batch, Index column, Index n, Index
   }
 }
 
-void pack(const GemmPlan& plan, Wave wave, Index task, float* shared) {
+void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float*) {
   const Index b_tasks = packs_ahead(plan) ? wave.count : 0;
   if (task < b_tasks) {
     const GemmBlock block = block_of(plan, wave.first + task, 0);

@@ -1,5 +1,9 @@
 // gemm_rows: very few rows (a linear layer while decoding), b's columns adjacent: every row of b is
-// read once, in place and as it is stored, and added to c's rows, which stay in the cache.
+// read once, in place, in its order and as it is stored.
+//
+//   pack:  the sums of each slice of k:  sums[slice, m, block_n] = a[m, slice] b[slice, block_n]
+//   run:   c = alpha times their sum, in their order, which is that of the other algorithms; so the
+//          choice between them may look at the whole batch
 #include <algorithm>
 
 #include "tiles/gemm.hpp"
@@ -9,23 +13,31 @@ namespace rapt::tiles {
 namespace {
 
 constexpr Index kRows = 8;
+constexpr Index kWaveFloats = Index{16} << 20;  // 64 MiB of sums at most, or one unit
 
-// Sums are in the order of the other algorithms, so that the choice may look at the whole batch.
+Index slices(const GemmPlan& plan) {
+  return std::max<Index>((plan.problem.k + plan.block_k - 1) / plan.block_k, 1);
+}
+Index sums_row(const GemmPlan& plan) { return copy_row(plan.block_n); }
+Index sums_floats(const GemmPlan& plan) { return plan.problem.m * sums_row(plan); }
+
 struct Buffers {
-  float *a_copy, *sums, *ones;  // [rows, block_k], [rows, block_n], [rows]
-  Index sums_row;
-  Buffers(const GemmPlan& plan, Workspace& workspace) : sums_row(copy_row(plan.block_n)) {
+  float *a_copy, *ones;  // [rows, block_k], [rows]
+  Buffers(const GemmPlan& plan, Workspace& workspace) {
     a_copy = workspace.floats(kRows * copy_row(plan.block_k));
-    sums = workspace.floats(kRows * sums_row);
     ones = workspace.floats(kRows);
   }
 };
 
 const char* refuse(const GemmProblem& p, const GemmBlocks&) {
-  constexpr Index kBytes = 16 << 20;
-  if (p.k * p.n * bytes_of(p.b.type) < kBytes)
-    return "b is small: what comes from a cache may come in any order";
+  constexpr Index kSmall = 1 << 20, kLarge = 8 << 20;
+  const Index bytes = p.k * p.n * bytes_of(p.b.type);
+  if (bytes < kSmall) return "b is small: what comes from a cache may come in any order";
   if (p.m > kRows) return "c has more than a few rows: a register tile reads b less often";
+  // Measured: more than two rows are faster in register tiles, unless b comes from far, or its rows
+  // evict each other meanwhile.
+  if (p.m > 2 && bytes < kLarge && !rows_collide(p))
+    return "c has more than two rows, and b is not large: a register tile reads it less often";
   if (!p.b.contiguous()) return "the columns of b are not adjacent";
   if (p.b.type == Type::int8) return "b is int8: it is scaled while it is packed";
   if (p.beta != 0.0f && p.beta != 1.0f) return "beta is neither 0 nor 1";
@@ -33,55 +45,67 @@ const char* refuse(const GemmProblem& p, const GemmBlocks&) {
 }
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
-  constexpr Index kColumns = 512;  // not less, so that rows of b are read in long pieces
-  cut_blocks(plan, kRows, blocks.block_n, kRows, kColumns);
+  const GemmProblem& p = plan.problem;
   cut_slices(plan, blocks.block_k);
+  // Whole rows of b, if that makes tasks enough, and long pieces else: prefetchers like them.
+  constexpr Index kColumns = 1024, kTasks = 8;
+  const Index pieces = (kTasks + slices(plan) - 1) / slices(plan);
+  cut_blocks(plan, kRows, std::max(kColumns, (p.n + pieces - 1) / pieces), kRows, p.n);
+  plan.wave_units =
+      std::clamp<Index>(kWaveFloats / std::max<Index>(slices(plan) * sums_floats(plan), 1), 1,
+                        std::max<Index>(plan.units, 1));
+  plan.shared_workspace = plan.wave_units * slices(plan) * sums_floats(plan);
   Workspace count(nullptr);
   Buffers(plan, count);
   plan.workspace = count.used();
 }
 
-void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, float* memory) {
+Index pack_tasks(const GemmPlan& plan, Wave wave) { return wave.count * slices(plan); }
+
+void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float* memory) {
   const GemmProblem& p = plan.problem;
   Workspace workspace(memory);
   const Buffers buffers(plan, workspace);
-  const GemmBlock block = block_of(plan, unit, row_block);
-  const std::byte* b = place_b(p, block);
-  float* c = place_c(p, block);
+  const GemmBlock block = block_of(plan, wave.first + task / slices(plan), 0);
+  const Index x = task % slices(plan) * plan.block_k;
+  const Index slice = std::min(plan.block_k, p.k - x);
+  float* sums = shared + task * sums_floats(plan);
+  copy_a(p, block, x, slice, buffers.a_copy);
   std::fill_n(buffers.ones, kRows, 1.0f);
+  std::fill_n(sums, block.rows * sums_row(plan), 0.0f);
+  plan.kernels->value_product({.p = buffers.a_copy,
+                               .p_row = copy_row(slice),
+                               .v = {.first = place_b(p, block) + x * p.b.row_stride,
+                                     .stride = p.b.row_stride,
+                                     .rows = nullptr,
+                                     .type = p.b.type},
+                               .out = sums,
+                               .out_row = sums_row(plan),
+                               .rescale = buffers.ones,
+                               .rows = block.rows,
+                               .n = slice,
+                               .columns = block.columns});
+}
 
-  Index x = 0;
-  do {
-    const Index slice = std::min(plan.block_k, p.k - x);
-    copy_a(p, block, x, slice, buffers.a_copy);
-    std::fill_n(buffers.sums, block.rows * buffers.sums_row, 0.0f);
-    plan.kernels->value_product({.p = buffers.a_copy,
-                                 .p_row = copy_row(slice),
-                                 .v = {.first = b + x * p.b.row_stride,
-                                       .stride = p.b.row_stride,
-                                       .rows = nullptr,
-                                       .type = p.b.type},
-                                 .out = buffers.sums,
-                                 .out_row = buffers.sums_row,
-                                 .rescale = buffers.ones,
-                                 .rows = block.rows,
-                                 .n = slice,
-                                 .columns = block.columns});
-    const bool first = x == 0 && p.beta == 0.0f;
+void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const float* shared,
+         float*) {
+  const GemmProblem& p = plan.problem;
+  const GemmBlock block = block_of(plan, unit, row_block);
+  const float* sums = shared + (unit - wave.first) * slices(plan) * sums_floats(plan);
+  for (Index i = 0; i < slices(plan); ++i, sums += sums_floats(plan)) {
+    const bool first = i == 0 && p.beta == 0.0f;
     for (Index r = 0; r < block.rows; ++r) {
-      const float* sums = buffers.sums + r * buffers.sums_row;
-      for (Index j = 0; j < block.columns; ++j) {
-        float& to = c[r * p.c.row_stride + j * p.c.column_stride];
-        to = first ? p.alpha * sums[j] : p.alpha * sums[j] + to;
-      }
+      const float* from = sums + r * sums_row(plan);
+      float* to = place_c(p, block) + r * p.c.row_stride;
+      for (Index j = 0; j < block.columns; ++j, to += p.c.column_stride)
+        *to = first ? p.alpha * from[j] : p.alpha * from[j] + *to;
     }
-    x += plan.block_k;
-  } while (x < p.k);
+  }
   finish_block(plan, block);
 }
 
 }  // namespace
 
-const GemmAlgorithm kGemmRows = {"gemm_rows", refuse, cut, nullptr, nullptr, run};
+const GemmAlgorithm kGemmRows = {"gemm_rows", refuse, cut, pack_tasks, pack, run};
 
 }  // namespace rapt::tiles
