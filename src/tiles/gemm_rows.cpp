@@ -36,7 +36,7 @@ const char* refuse(const GemmProblem& p, const GemmBlocks&) {
   if (p.m > kRows) return "c has more than a few rows: a register tile reads b less often";
   // Measured: more than two rows are faster in register tiles, unless b comes from far, or its rows
   // evict each other meanwhile.
-  if (p.m > 2 && bytes < kLarge && !rows_collide(p))
+  if (p.m > 2 && p.b.type == Type::f32 && bytes < kLarge && !rows_collide(p))
     return "c has more than two rows, and b is not large: a register tile reads it less often";
   if (!p.b.contiguous()) return "the columns of b are not adjacent";
   if (p.b.type == Type::int8) return "b is int8: it is scaled while it is packed";
