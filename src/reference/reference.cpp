@@ -17,15 +17,21 @@ std::int64_t chunk_of(std::int64_t position, const AttentionOptions& options) {
 
 }  // namespace
 
-// Steps 1 to 3.
+// Step 1.
 template <class Real>
-double score(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) {
+double product(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) {
   const At<KvHead> g = problem.kv_head(h);
   double dot = 0;  // sum over d_k
   for (At<DepthK> d : along<DepthK>(problem.q))
     dot += double{at(problem.q, h, i, d)} * at(problem.k, g, j, d);
+  return problem.scale() * dot;
+}
+
+// Steps 1 to 3.
+template <class Real>
+double score(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) {
   const AttentionOptions& options = problem.options;
-  double s = problem.scale() * dot;                                               // 1
+  double s = product(problem, h, i, j);                                           // 1
   if (options.softcap > 0) s = options.softcap * std::tanh(s / options.softcap);  // 2
   if (options.alibi_slopes) {                                                     // 3
     s += double{at(options.alibi_slopes, h)} * static_cast<double>(j.value - problem.position(i));
@@ -160,6 +166,9 @@ void salience_map(QView q, KView k, View<float, Head, Query, Key> result,
 }
 
 template bool attended(const Problem<float>&, At<Head>, At<Query>, At<Key>);
+template bool attended(const Problem<double>&, At<Head>, At<Query>, At<Key>);
+template double product(const Problem<float>&, At<Head>, At<Query>, At<Key>);
+template double product(const Problem<double>&, At<Head>, At<Query>, At<Key>);
 template double score(const Problem<float>&, At<Head>, At<Query>, At<Key>);
 template Salience salience(const Problem<float>&, const RowActivation&);
 template Salience salience(const Problem<double>&, const RowActivation&);
