@@ -15,6 +15,7 @@
 #include "kernels/finish-inl.h"
 #include "kernels/pack-inl.h"
 #include "kernels/softmax-inl.h"
+#include "kernels/softmax_backward-inl.h"
 #include "kernels/tile_product-inl.h"
 #include "kernels/value_product-inl.h"
 
@@ -44,6 +45,7 @@ const Kernels& Table() {
     ValueProductOf,
     SoftmaxLanes,
     SoftmaxRows,
+    SoftmaxBackwardOf,
     PackRowsOf,
     UnpackRowsOf,
     WidenRow,

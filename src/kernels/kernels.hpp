@@ -95,6 +95,20 @@ struct SoftmaxStep {
                    // max - new max))
 };
 
+// A tile of the backward pass: s is [n, NR], each column is one row of attention (contract steps 5
+// to 2, backwards).
+struct SoftmaxBackward {
+  float* s;   // in: the products q k; out: p = exp(score - lse)
+  float* dp;  // in: the products dout v, the gradient of p; out: that of the scaled products q k
+  float* dscores;             // out: that of the scores, before the softcap's derivative; or null
+  const float* bias;          // as in SoftmaxStep, or null
+  Index row;                  // stride of all four
+  Index n, bias_begin, rows;  // as in SoftmaxStep: columns beyond rows, in the last vector, too
+  float scale, softcap;
+  const float* lse;    // [rows, in whole vectors]
+  const float* delta;  // the same: the sum over all keys of p dp, less the gradient of lse
+};
+
 // panel[x, r] = source[r][x * stride] for r < rows, 0 for rows <= r < NR
 struct PackRows {
   const float* const* source;  // [rows] pointers
@@ -140,6 +154,7 @@ struct Kernels {
   void (*value_product)(const ValueProduct&);
   void (*softmax_lanes)(const SoftmaxStep&);
   void (*softmax_rows)(const SoftmaxStep&);
+  void (*softmax_backward)(const SoftmaxBackward&);
   void (*pack_rows)(const PackRows&);
   void (*unpack_rows)(const UnpackRows&);
   void (*widen)(Type, const void* from, Index n, float* to);   // n a multiple of 32 for int4

@@ -54,11 +54,8 @@ struct Buffers {
   }
 
   static bool k_in_place(const AttentionProblem& p) { return KeyReader::in_place(p, p.k); }
-  // Rows of V that are a large power of two apart all fall into a few sets of the L1 cache.
   static bool v_in_place(const AttentionProblem& p) {
-    constexpr Index kKilobyte = 1024;
-    return KeyReader::in_place(p, p.v) &&
-           (p.v.row_stride % kKilobyte != 0 || p.v.row_stride == p.d_v * bytes_of(Type::f32));
+    return KeyReader::in_place_down(p, p.v, p.d_v);
   }
 };
 
@@ -108,8 +105,8 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
   Workspace workspace(memory);
   const Buffers buffers(p, plan, *task.cut, workspace);
   const Rows& rows = task.rows;
-  const KeyReader read_k(plan, rows, p.k, p.k_scales, p.d_k);
-  const KeyReader read_v(plan, rows, p.v, p.v_scales, p.d_v);
+  const KeyReader read_k(kernel, rows, p.k, p.k_scales, p.d_k);
+  const KeyReader read_v(kernel, rows, p.v, p.v_scales, p.d_v);
   const Index block_kv = task.cut->block_kv;
   const Index panels = (rows.count + columns - 1) / columns;
 
