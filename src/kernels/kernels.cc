@@ -12,6 +12,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // The bodies, for the current target.
 #include "kernels/dot_product-inl.h"
+#include "kernels/dropout-inl.h"
 #include "kernels/finish-inl.h"
 #include "kernels/pack-inl.h"
 #include "kernels/softmax-inl.h"
@@ -46,6 +47,7 @@ const Kernels& Table() {
     SoftmaxLanes,
     SoftmaxRows,
     SoftmaxBackwardOf,
+    DropOf,
     PackRowsOf,
     UnpackRowsOf,
     WidenRow,

@@ -109,6 +109,20 @@ struct SoftmaxBackward {
   const float* delta;  // the same: the sum over all keys of p dp, less the gradient of lse
 };
 
+// Dropout of p [n, NR], each column a row of attention: 0 where the word of Philox 4x32-10 with key
+// `seed`, counter {key / 4, query, stream, offset}, number key % 4, is below the threshold; times
+// `factor` elsewhere.
+struct Drop {
+  float* p;
+  Index row;                    // stride of p
+  Index n, first_key;           // keys [first_key, first_key + n)
+  Index rows;                   // columns beyond, in the last vector, are computed, too
+  const std::uint32_t* query;   // [rows, in whole vectors]
+  const std::uint32_t* stream;  // the same
+  std::uint32_t seed[2], offset, threshold;
+  float factor;
+};
+
 // panel[x, r] = source[r][x * stride] for r < rows, 0 for rows <= r < NR
 struct PackRows {
   const float* const* source;  // [rows] pointers
@@ -155,6 +169,7 @@ struct Kernels {
   void (*softmax_lanes)(const SoftmaxStep&);
   void (*softmax_rows)(const SoftmaxStep&);
   void (*softmax_backward)(const SoftmaxBackward&);
+  void (*drop)(const Drop&);
   void (*pack_rows)(const PackRows&);
   void (*unpack_rows)(const UnpackRows&);
   void (*widen)(Type, const void* from, Index n, float* to);   // n a multiple of 32 for int4

@@ -29,20 +29,19 @@ HWY_INLINE void BackwardColumn(const SoftmaxBackward& p, Index col, Index begin,
     if constexpr (kSoftcap) {
       const V32 t = Tanh(hn::Mul(product, per_cap));
       slope = hn::NegMulAdd(t, t, hn::Set(d, 1.0f));
-      x = hn::Mul(t, cap);
-      if constexpr (kBias) x = hn::Add(x, hn::LoadU(d, p.bias + at));
-      x = hn::Sub(x, lse);
-    } else if constexpr (kBias) {
-      x = hn::Sub(hn::MulAdd(product, scale, hn::LoadU(d, p.bias + at)), lse);
+      x = hn::MulSub(t, cap, lse);
     } else {
       x = hn::MulSub(product, scale, lse);
     }
+    // Last, so that a bias of 0 changes no bit.
+    if constexpr (kBias) x = hn::Add(x, hn::LoadU(d, p.bias + at));
     V32 weight = ExpScaled(exponent, x);
     V32 ds = hn::Mul(weight, hn::Sub(hn::LoadU(d, p.dp + at), delta));
     if constexpr (kBias) {  // a select, whatever the products are
       const auto none = hn::Eq(hn::LoadU(d, p.bias + at), minus_inf);
       weight = hn::IfThenZeroElse(none, weight);
       ds = hn::IfThenZeroElse(none, ds);
+      if constexpr (kSoftcap) slope = hn::IfThenZeroElse(none, slope);
     }
     if constexpr (kStoreScores) hn::StoreU(ds, d, p.dscores + at);
     if constexpr (kSoftcap) ds = hn::Mul(ds, slope);

@@ -16,6 +16,10 @@ Index ceil_div(Index n, Index step) { return (n + step - 1) / step; }
 constexpr Index kSumFloats = Index{12} << 20;
 // Of a batch element: enough for the cores of most machines.
 constexpr Index kTasks = 32;
+// Rows and keys of a tile, where the config row of the forward pass has more: the tile's weights
+// and their gradients [128, 128], and five arrays of [128, depth], share L2 with the keys and
+// values. Of 64 to 512 each, on Zen 3 with 512 KiB; 256 keys cost 12 % with d = 128.
+constexpr Index kTileRows = 128, kTileKeys = 128;
 // A part reads and writes its sums at least this many times, beside which their adding is small.
 constexpr Index kPartBlocks = 2;
 
@@ -50,7 +54,8 @@ tiles::BackwardPlan plan_backward(const tiles::BackwardProblem& problem) {
   const Index columns = plan.tile->columns;
   const Index in_place = tiles::sums_in_place(problem, plan);
   // Blocks of rows in whole panels.
-  const Index block_q = std::max(ceil_div(blocks.block_q, columns), Index{1}) * columns;
+  const Index block_q =
+      std::max(ceil_div(std::min(blocks.block_q, kTileRows), columns), Index{1}) * columns;
 
   Wide tasks = 0, unit_floats = 0;
   for (const Run& run : p.kv_heads == 0 ? std::vector<Run>() : runs_of(p)) {
@@ -60,7 +65,7 @@ tiles::BackwardPlan plan_backward(const tiles::BackwardProblem& problem) {
     cut.rows = run.first.seq_q * p.group;
     cut.capacity = p.first_key != nullptr ? run.first.seq_kv : p.longest.seq_kv;
     cut.block_q = std::clamp(ceil_div(cut.rows, columns) * columns, columns, block_q);
-    cut.block_kv = std::clamp(run.first.seq_kv, Index{1}, blocks.block_kv);
+    cut.block_kv = std::clamp(run.first.seq_kv, Index{1}, std::min(blocks.block_kv, kTileKeys));
     const Index row_blocks = std::max(ceil_div(cut.rows, cut.block_q), Index{1});
     const Index floats = tiles::sum_floats(problem, plan, run.first.seq_kv);
     const Index parts = std::min({row_blocks / kPartBlocks, ceil_div(kTasks, p.kv_heads),

@@ -220,6 +220,14 @@ tiles::AttentionProblem check_scores(const AnyQ& q, const AnyK& k,
     each_within("kv_lengths", p.kv_lengths, p.batch, 0, p.longest.seq_kv);
   if (elements.paged) check_block_table(options.block_table, k.batch_extent(0), p);
 
+  p.dropout = options.dropout;
+  if (!(p.dropout.probability >= 0 && p.dropout.probability < 1)) {
+    fail(ErrorCode::bad_value, {"dropout.probability", std::to_string(p.dropout.probability),
+                                "must be at least 0, and below 1"});
+  }
+  constexpr std::int64_t kStreams = std::int64_t{1} << 32;
+  if (p.dropout.probability > 0 && p.batch.size > 0 && heads > kStreams / p.batch.size)
+    fail(ErrorCode::bad_value, {"dropout", "given", "batch x heads is more than 2^32"});
   p.slopes = per_head("alibi_slopes", options.alibi_slopes, heads, elements);
   p.sinks = per_head("sinks", options.sinks, heads, elements);
   check_masks(q, options, elements, p);

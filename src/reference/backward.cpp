@@ -18,7 +18,7 @@ Array<Head, Query, Key> zeros_like(const BiasView& bias) {
 template <class Real>
 Gradients backward(const Problem<Real>& problem, const Salience& salience,
                    View<const Real, Head, Query, DepthV> dout, View<const Real, Head, Query> dlse) {
-  const auto& [q, k, v, options] = problem;
+  const auto& [q, k, v, options, element] = problem;
   Gradients d{{along<Head>(q), along<Query>(q), along<DepthK>(q)},
               {along<KvHead>(k), along<Key>(k), along<DepthK>(k)},
               {along<KvHead>(v), along<Key>(v), along<DepthV>(v)},
@@ -35,15 +35,15 @@ Gradients backward(const Problem<Real>& problem, const Salience& salience,
       double delta = 0;  // sum over seq_kv of p dp
       for (At<Key> j : problem.keys()) {
         if (!attended(problem, h, i, j)) continue;
-        const double p = at(salience.weights, h, i, j);
+        const double p = at(salience.weights, h, i, j), factor = kept(problem, h, i, j);
         double sum = 0;  // over d_v
         for (At<DepthV> x : along<DepthV>(v)) {
-          at(d.v, g, j, x) += p * at(dout, h, i, x);  // 6
+          at(d.v, g, j, x) += p * factor * at(dout, h, i, x);  // 6
           sum += double{at(dout, h, i, x)} * at(v, g, j, x);
         }
         keys.push_back(j);
-        dp.push_back(sum);  // 6
-        delta += p * sum;
+        dp.push_back(factor == 0 ? 0 : factor * sum);  // 6
+        delta += p * dp.back();
       }
 
       const double dlse_i = dlse ? double{at(dlse, h, i)} : 0.0;

@@ -47,6 +47,7 @@ Index BackwardTile::floats(const BackwardProblem& problem, const BackwardPlan& p
                            const BackwardCut& cut) {
   Workspace count(nullptr);
   Buffers(problem, plan, cut, count);
+  DropoutRows(problem.forward, cut.block_q, count);
   return count.used();
 }
 
@@ -56,6 +57,7 @@ BackwardTile::BackwardTile(const BackwardProblem& problem, const BackwardPlan& p
       kernel_(*plan.kernels),
       tile_(*plan.tile),
       buffers_(problem, plan, cut, workspace),
+      dropout_(problem.forward, cut.block_q, workspace),
       read_k_(kernel_, unit, problem.forward.k, problem.forward.k_scales, problem.forward.d_k),
       read_v_(kernel_, unit, problem.forward.v, problem.forward.v_scales, problem.forward.d_v),
       rows_(unit) {
@@ -70,6 +72,9 @@ float delta_of(const BackwardProblem& problem, const kernels::Kernels& kernel, c
   const AttentionProblem& p = problem.forward;
   read_row(kernel, problem.out, rows.at(problem.out, r), p.d_v, row_copy);
   float delta = 0;
+  // A row that attends nothing has out = 0, and its dout has no effect, whatever it is.
+  const bool empty = std::all_of(row_copy, row_copy + p.d_v, [](float x) { return x == 0.0f; });
+  if (empty) return problem.grad_lse ? -*rows.at(problem.grad_lse, r) : 0.0f;
   kernel.dot_product({.a = dout,
                       .a_row = p.d_v,
                       .b = stored_rows({row_copy, p.d_v}),
@@ -98,6 +103,7 @@ void BackwardTile::load(const Rows& rows) {
     b.delta[r] = delta_of(problem_, kernel_, rows, r, dout, b.row_copy);
     b.lse[r] = *rows.at(problem_.lse, r);
   }
+  dropout_.load(rows);
   const Index panels = (rows.count + columns - 1) / columns;
   std::fill(b.lse + rows.count, b.lse + panels * columns, 0.0f);
   std::fill(b.delta + rows.count, b.delta + panels * columns, 0.0f);
@@ -128,7 +134,8 @@ bool BackwardTile::compute(Keys keys, Wanted wanted) {
   const KeyBlock v = read_v_.floats(keys, v_in_place(p), b.v_copy);
   NotFinite k_values(kernel_, stored_rows(k), keys.count(), p.d_k, b.k_zeroed);
   // Then add_to_k() and add_to_v() ask of each pair whether it is attended.
-  const bool all_pairs = q_->any() || dout_->any();
+  const bool q_any = q_->any(), dout_any = dout_->any();
+  const bool all_pairs = q_any || dout_any;
   n_ = std::min(keys.end, reachable_keys(rows_).end) - keys.begin;
   first_ = rows_.count;
   end_ = 0;
@@ -166,6 +173,13 @@ bool BackwardTile::compute(Keys keys, Wanted wanted) {
     products(k, b.qt + first * p.d_k, p.d_k, b.p + first);
     products(v, b.doutt + first * p.d_v, p.d_v, b.ds + first);
 
+    // A weight that was dropped has no gradient from out; the others' are larger, like they.
+    const auto drop = [&](float* pairs) {
+      dropout_.apply(kernel_, p.dropout, {own.begin, own.begin + n}, first, part.count, pairs,
+                     b.stride);
+    };
+    drop(b.ds + first);
+
     const Index whole = all_pairs ? 0 : covered.whole;
     const bool masked = whole < n;
     if (masked) {
@@ -184,6 +198,7 @@ bool BackwardTile::compute(Keys keys, Wanted wanted) {
                               .lse = b.lse + first,
                               .delta = b.delta + first});
     if (wanted == Wanted::scores) continue;
+    drop(b.p + first);
 
     // dqt[x, r] += scale * sum_j k[j, x] ds[j, r]
     float* dqt = b.dqt + first * p.d_k;

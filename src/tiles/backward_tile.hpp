@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "tiles/backward.hpp"
+#include "tiles/dropout.hpp"
 #include "tiles/values.hpp"
 #include "tiles/workspace.hpp"
 
@@ -74,6 +75,7 @@ class BackwardTile {
   const kernels::Kernels& kernel_;
   const kernels::TileKernel& tile_;
   Buffers buffers_;
+  DropoutRows dropout_;
   KeyReader read_k_, read_v_;
   Rows rows_;
   std::optional<NotFinite> q_, dout_;

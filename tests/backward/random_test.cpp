@@ -22,14 +22,16 @@ auto agrees_with(const std::vector<Blocks>& blocks) {
 
 TEST(BackwardRandom, AgreesWithTheReference) {
   for_each_case(
-      Seeds(81, cases(1500)), [](std::uint64_t seed) { return AttentionCase::random(seed); },
+      Seeds(81, cases(1500)),
+      [](std::uint64_t seed) { return with_dropout(AttentionCase::random(seed)); },
       agrees_with({few_keys_lanes(1), few_keys_lanes(16, 1)}));
 }
 
 // Many more, of which each is cheap: combinations of options are what counts here.
 TEST(BackwardRandom, SmallCasesAgreeWithTheReference) {
   for_each_case(
-      Seeds(82, cases(8000)), [](std::uint64_t seed) { return AttentionCase::random(seed, 9); },
+      Seeds(82, cases(8000)),
+      [](std::uint64_t seed) { return with_dropout(AttentionCase::random(seed, 9)); },
       agrees_with({few_keys_lanes(3)}));
 }
 

@@ -44,7 +44,7 @@ void check_element(const Problem<float>& floats, Random& random) {
   std::vector<double> q = values<double>(floats.q), k = values<double>(floats.k),
                       v = values<double>(floats.v);
   Problem<double> problem{dense(q, floats.q), dense(k, floats.k), dense(v, floats.v),
-                          floats.options};
+                          floats.options, floats.element};
   AttentionOptions& options = problem.options;
   std::vector<float> bias, slopes, sinks;
   const auto own = [](auto& copy, auto& view) {
@@ -109,7 +109,8 @@ void check_element(const Problem<float>& floats, Random& random) {
 
 TEST(ReferenceBackward, IsTheSlopeOfTheForwardPass) {
   for_each_case(
-      Seeds(71, cases(600)), [](std::uint64_t seed) { return AttentionCase::random(seed, 9); },
+      Seeds(71, cases(600)),
+      [](std::uint64_t seed) { return with_dropout(AttentionCase::random(seed, 9)); },
       [](const AttentionCase& c) {
         const AttentionData data(c);
         Random random(c.seed);

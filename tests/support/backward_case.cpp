@@ -49,6 +49,7 @@ ExpectedGradients expect_gradients(const Problem<float>& problem, Type out_type,
       double delta = -dlse_i, delta_error = 0, delta_magnitude = std::abs(dlse_i);
       for (At<DepthV> x : along<DepthV>(problem.v)) {
         const double y = at(dout, h, i, x), out = at(forward.out, h, i, x);
+        if (out == 0 && !std::isfinite(y)) continue;  // a row that attends nothing
         const double out_error = at(forward.bound, h, i, x) + at(forward.floor, h, i, x);
         delta += y * out;
         delta_magnitude += std::abs(y * out);
@@ -59,6 +60,7 @@ ExpectedGradients expect_gradients(const Problem<float>& problem, Type out_type,
       for (At<Key> j : problem.keys()) {
         if (!attended(problem, h, i, j)) continue;
         const double s = score(problem, h, i, j), p = at(map.weights, h, i, j);
+        const double factor = kept(problem, h, i, j);
         const double p_error =
             p * 1.01 *
                 (score_error(problem, h, i, j) + lse_error + 2 * kU * std::abs(s - lse) +
@@ -66,15 +68,15 @@ ExpectedGradients expect_gradients(const Problem<float>& problem, Type out_type,
             2 * kSmallestNormal;
         double dp = 0, dp_magnitude = 0;
         for (At<DepthV> x : along<DepthV>(problem.v)) {
-          const double y = double{at(dout, h, i, x)} * at(problem.v, g, j, x);
+          const double y = factor * at(dout, h, i, x) * at(problem.v, g, j, x);
           dp += y;
           dp_magnitude += std::abs(y);
-          const double weight = p * std::abs(double{at(dout, h, i, x)});
-          at(expected.v.error, g, j, x) += p_error * std::abs(double{at(dout, h, i, x)});
-          at(expected.v.magnitude, g, j, x) += weight;
+          const double dout_x = factor * std::abs(double{at(dout, h, i, x)});
+          at(expected.v.error, g, j, x) += (p_error + 3 * kU * p) * dout_x;
+          at(expected.v.magnitude, g, j, x) += p * dout_x;
         }
         const double dp_error =
-            sum_error(d_v + 2) * dp_magnitude + delta_error + kU * (std::abs(dp) + std::abs(delta));
+            sum_error(d_v + 4) * dp_magnitude + delta_error + kU * (std::abs(dp) + std::abs(delta));
         double ds = p * (dp - delta);
         double error = p_error * (std::abs(dp - delta) + dp_error) + p * dp_error +
                        2 * kU * std::abs(ds) + kSmallestNormal;

@@ -21,9 +21,10 @@ namespace {
 // One attended pair.
 struct Pair {
   At<Key> j;
-  double s;  // score
-  double p;  // weight
-  double r;  // error of s, and of exp, as a relative error of p
+  double s;     // score
+  double p;     // weight
+  double kept;  // its factor, of dropout
+  double r;     // error of s, and of exp, as a relative error of p
 };
 
 double magnitude(const Problem<float>& problem, At<Head> h, At<Query> i, At<Key> j) {
@@ -76,7 +77,7 @@ ExpectedAttention expect_attention(const Problem<float>& problem) {
       for (At<Key> j : problem.keys()) {
         if (!attended(problem, h, i, j)) continue;
         const double s = score(problem, h, i, j);
-        pairs.push_back({j, s, at(map.weights, h, i, j), 0});
+        pairs.push_back({j, s, at(map.weights, h, i, j), kept(problem, h, i, j), 0});
         if (s > max) max = s, ++rises;
       }
       const auto n = static_cast<double>(pairs.size());
@@ -98,12 +99,14 @@ ExpectedAttention expect_attention(const Problem<float>& problem) {
       for (At<DepthV> d : depth) {
         double m = 0, m_r = 0, largest = 0;  // sums over p |v|
         for (const Pair& pair : pairs) {
-          const double v = std::abs(double{at(problem.v, problem.kv_head(h), pair.j, d)});
+          const double v =
+              pair.kept * std::abs(double{at(problem.v, problem.kv_head(h), pair.j, d)});
           m += pair.p * v;
           m_r += pair.p * pair.r * v;
           largest = std::max(largest, v);
         }
         const double ref = std::abs(at(expected.out, h, i, d));
+        if (options.dropout.probability > 0) m_r += 3 * kU * m;  // of the factor and its product
         double bound = 1.01 * (m_r + ref * mean_r + sums * (m + ref) + 2 * kU * ref);
         double floor = kU * ref + (n + 2) * (kSmallest + kSmallestNormal * largest);
         // Where the result is NaN or infinite only its class is compared.
