@@ -61,7 +61,9 @@ void run(const kernels::Kernels& kernels, const Case& c, Index rows, Index n, Ra
       if (b == -kInf) {
         ASSERT_EQ(s[at(r, j)], 0) << r << " " << j;
         ASSERT_EQ(dp[at(r, j)], 0) << r << " " << j;
-        if (c.dscores) ASSERT_EQ(dscores[at(r, j)], 0);
+        if (c.dscores) {
+          ASSERT_EQ(dscores[at(r, j)], 0);
+        }
         continue;
       }
       double score = double{products[at(r, j)]} * scale, slope = 1;
@@ -83,7 +85,9 @@ void run(const kernels::Kernels& kernels, const Case& c, Index rows, Index n, Ra
           2 * kU * p * (std::abs(dweights[at(r, j)]) + std::abs(delta[row_number])) +
           kSmallestNormal;
       ASSERT_NEAR(s[at(r, j)], p, p_error) << r << " " << j;
-      if (c.dscores) ASSERT_NEAR(dscores[at(r, j)], ds, ds_error) << r << " " << j;
+      if (c.dscores) {
+        ASSERT_NEAR(dscores[at(r, j)], ds, ds_error) << r << " " << j;
+      }
       const double slope_error = c.softcap ? 34 * kU : 0;
       ASSERT_NEAR(dp[at(r, j)], ds * slope, ds_error + slope_error * std::abs(ds)) << r << " " << j;
     }
