@@ -7,7 +7,8 @@
 //   s_j  += alibi_slopes[h] * (j - x) + bias[h,i,j]              where given
 //   out   = sum_j exp(s_j) v[g,j,:] / sum_j exp(s_j)             0 when i attends no key
 //   lse   = log sum_j exp(s_j)                                   -inf when i attends no key
-// A sink is one more score of the row in both sums over j, without a value.
+// A sink is one more score of the row in both sums over j, without a value. With dropout, out sums
+// over the keys that are kept.
 // Sources: Vaswani et al. 2017, section 3.2 (attention); Milakov and Gimelshein 2018 (online
 // softmax); Dao et al. 2022, algorithm 1 (tiling); Gemma 2 (softcap); Press et al. 2022 (ALiBi);
 // Kwon et al. 2023 (pages); Beltagy et al. 2020 (window); Raffel et al. 2020 (prefix). Masks
@@ -40,6 +41,18 @@ using LengthsView = View<const std::int32_t>;
 using BoundariesView = View<const std::int32_t, axis::Boundary>;
 using ScalesView = View<const float, axis::KvHead, axis::Key>;
 using SlopesView = View<const float, axis::Head>;  // [batch..., heads], batch axes broadcast
+
+// For training: each weight is dropped with this probability, and those that are not are divided by
+// 1 - probability. Which, is a function of the rest alone (of the pair: batch element, head, query
+// and key), so that attention_backward() finds the same ones, and any order of work. lse and
+// salience_map() are of all weights. Source: Salmon et al. 2011 (Philox 4x32-10: key seed, counter
+// key / 4, query, batch element * heads + head, offset; word key % 4; dropped below probability *
+// 2^32).
+struct Dropout {
+  float probability = 0;     // from 0, below 1
+  std::uint64_t seed = 0;    // of a training run
+  std::uint32_t offset = 0;  // of the call: its step and layer
+};
 
 // Who attends whom: a pair is attended when everything given here attends it. Nothing given: all.
 struct AttentionOptions {
@@ -89,6 +102,8 @@ struct AttentionOptions {
   // What turns an int8 key or value into a number: one for each key, extents as k's without d_k; an
   // axis of extent 1 is broadcast (a page's keys, say).
   ScalesView k_scales{}, v_scales{};
+
+  Dropout dropout{};
 
   LseView lse{};                       // written when given
   const Executor* executor = nullptr;  // default_executor() when null

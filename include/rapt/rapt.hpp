@@ -2,6 +2,7 @@
 #pragma once
 
 #include "rapt/attention.hpp"
+#include "rapt/backward.hpp"
 #include "rapt/cache.hpp"
 #include "rapt/config.hpp"
 #include "rapt/error.hpp"

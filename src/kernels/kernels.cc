@@ -12,9 +12,11 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // The bodies, for the current target.
 #include "kernels/dot_product-inl.h"
+#include "kernels/dropout-inl.h"
 #include "kernels/finish-inl.h"
 #include "kernels/pack-inl.h"
 #include "kernels/softmax-inl.h"
+#include "kernels/softmax_backward-inl.h"
 #include "kernels/tile_product-inl.h"
 #include "kernels/value_product-inl.h"
 
@@ -44,6 +46,8 @@ const Kernels& Table() {
     ValueProductOf,
     SoftmaxLanes,
     SoftmaxRows,
+    SoftmaxBackwardOf,
+    DropOf,
     PackRowsOf,
     PackColumnsOf,
     UnpackRowsOf,

@@ -95,6 +95,34 @@ struct SoftmaxStep {
                    // max - new max))
 };
 
+// A tile of the backward pass: s is [n, NR], each column is one row of attention (contract steps 5
+// to 2, backwards).
+struct SoftmaxBackward {
+  float* s;   // in: the products q k; out: p = exp(score - lse)
+  float* dp;  // in: the products dout v, the gradient of p; out: that of the scaled products q k
+  float* dscores;             // out: that of the scores, before the softcap's derivative; or null
+  const float* bias;          // as in SoftmaxStep, or null
+  Index row;                  // stride of all four
+  Index n, bias_begin, rows;  // as in SoftmaxStep: columns beyond rows, in the last vector, too
+  float scale, softcap;
+  const float* lse;    // [rows, in whole vectors]
+  const float* delta;  // the same: the sum over all keys of p dp, less the gradient of lse
+};
+
+// Dropout of p [n, NR], each column a row of attention: 0 where the word of Philox 4x32-10 with key
+// `seed`, counter {key / 4, query, stream, offset}, number key % 4, is below the threshold; times
+// `factor` elsewhere.
+struct Drop {
+  float* p;
+  Index row;                    // stride of p
+  Index n, first_key;           // keys [first_key, first_key + n)
+  Index rows;                   // columns beyond, in the last vector, are computed, too
+  const std::uint32_t* query;   // [rows, in whole vectors]
+  const std::uint32_t* stream;  // the same
+  std::uint32_t seed[2], offset, threshold;
+  float factor;
+};
+
 // panel[x, r] = source[r][x * stride] for r < rows, 0 for rows <= r < NR
 struct PackRows {
   const float* const* source;  // [rows] pointers
@@ -150,6 +178,8 @@ struct Kernels {
   void (*value_product)(const ValueProduct&);
   void (*softmax_lanes)(const SoftmaxStep&);
   void (*softmax_rows)(const SoftmaxStep&);
+  void (*softmax_backward)(const SoftmaxBackward&);
+  void (*drop)(const Drop&);
   void (*pack_rows)(const PackRows&);
   void (*pack_columns)(const PackColumns&);
   void (*unpack_rows)(const UnpackRows&);

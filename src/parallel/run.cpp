@@ -58,6 +58,32 @@ void run(const tiles::AttentionProblem& problem, const tiles::AttentionPlan& pla
   }
 }
 
+void run(const tiles::BackwardProblem& problem, const tiles::BackwardPlan& plan,
+         const Executor* wanted) {
+  const Executor& executor =
+      choose(wanted, std::max({plan.tasks, plan.head_tasks, plan.bias_tasks}));
+  Memory memory(plan.shared() + plan.workspace * std::max(executor.workers(), 1));
+  float* shared = memory.data();
+  const auto workspace = [&](int worker) {
+    return shared + plan.shared() + worker * plan.workspace;
+  };
+  for (Index first = 0; first < plan.units; first += plan.wave_units) {
+    const tiles::UnitRange wave{first, std::min(plan.wave_units, plan.units - first)};
+    const Index begin = first_task(plan, first), end = first_task(plan, first + wave.count);
+    for_each(executor, end - begin, [&](Index number, int worker) {
+      run_backward(problem, plan, wave, begin + number, shared, workspace(worker));
+    });
+    for_each(executor, wave.count, [&](Index unit, int worker) {
+      finish_unit(problem, plan, wave, first + unit, shared, workspace(worker));
+    });
+  }
+  for_each(executor, plan.head_tasks, [&](Index head, int worker) {
+    run_head(problem, plan, head, shared, workspace(worker));
+  });
+  for_each(executor, plan.bias_tasks,
+           [&](Index task, int worker) { run_bias(problem, plan, task, workspace(worker)); });
+}
+
 void run(const tiles::GemmPlan& plan, const Executor* wanted) {
   const tiles::GemmProblem& p = plan.problem;
   if (p.batch.size == 0 || p.m == 0 || p.n == 0) return;

@@ -3,6 +3,7 @@
 
 #include "rapt/executor.hpp"
 #include "tiles/attention.hpp"
+#include "tiles/backward.hpp"
 #include "tiles/gemm.hpp"
 
 namespace rapt::parallel {
@@ -13,6 +14,8 @@ tiles::Index workspace_floats(const tiles::AttentionPlan& plan, const Executor* 
 // workspace: so many floats on a multiple of 64 bytes, or null for memory of the library's own.
 void run(const tiles::AttentionProblem& problem, const tiles::AttentionPlan& plan,
          const Executor* executor, float* workspace = nullptr);
+void run(const tiles::BackwardProblem& problem, const tiles::BackwardPlan& plan,
+         const Executor* executor);
 void run(const tiles::GemmPlan& plan, const Executor* executor);
 
 // Calls work(context, row) for every row of [0, rows). A task is neighbouring rows, as many as

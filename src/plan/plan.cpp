@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "config/config.hpp"
+#include "plan/runs.hpp"
 #include "plan/target.hpp"
 #include "rapt/error.hpp"
 
@@ -97,8 +98,7 @@ tiles::Sequence sequence_at(const tiles::AttentionProblem& p, tiles::Index numbe
   return sequence;
 }
 
-bool same_lengths(const tiles::Cut& cut, const tiles::Sequence& sequence) {
-  const tiles::Sequence& first = cut.sequence;
+bool same_lengths(const tiles::Sequence& first, const tiles::Sequence& sequence) {
   return first.seq_q == sequence.seq_q && first.seq_kv == sequence.seq_kv &&
          first.q_offset == sequence.q_offset && first.first_query == sequence.first_query &&
          first.first_key == sequence.first_key;
@@ -148,7 +148,7 @@ std::vector<tiles::Index> joined_parts(const tiles::AttentionProblem& problem,
   return any ? joined : std::vector<tiles::Index>();
 }
 
-__extension__ using Wide = __int128;  // the keyword is for -Wpedantic
+}  // namespace
 
 void check_size(const char* what, Wide n) {
   constexpr tiles::Index kMost = tiles::Index{1} << 56;
@@ -158,28 +158,40 @@ void check_size(const char* what, Wide n) {
                     std::to_string(kMost) + " " + what);
 }
 
-}  // namespace
+std::vector<Run> runs_of(const tiles::AttentionProblem& problem) {
+  std::vector<Run> runs;
+  if (lengths_are_alike(problem)) {
+    if (problem.batch.size > 0) runs.push_back({sequence_at(problem, 0), problem.batch.size});
+    return runs;
+  }
+  for (tiles::Index number = 0; number < problem.batch.size; ++number) {
+    const tiles::Sequence sequence = sequence_at(problem, number);
+    if (!runs.empty() && same_lengths(runs.back().first, sequence)) {
+      ++runs.back().count;
+    } else {
+      runs.push_back({sequence, 1});
+    }
+  }
+  return runs;
+}
+
+InUse in_use(const tiles::AttentionProblem& problem) {
+  const kernels::Kernels& kernels = current_kernels();
+  const config::AttentionRow row = config_row(problem, kernels);
+  return {&kernels, blocks_of(row, find_tile(kernels, row.tile))};
+}
 
 tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
   tiles::AttentionPlan plan;
-  plan.kernels = &current_kernels();
-  const config::AttentionRow row = config_row(problem, *plan.kernels);
-  plan.tile = find_tile(*plan.kernels, row.tile);
-  const tiles::AttentionBlocks blocks = blocks_of(row, plan.tile);
+  const auto [kernels, blocks] = in_use(problem);
+  plan.kernels = kernels;
+  plan.tile = blocks.tile;
 
   const bool no_rows = problem.kv_heads == 0 || problem.longest.seq_q == 0;
-  const tiles::Index elements = no_rows ? 0 : problem.batch.size;
-  const bool alike = lengths_are_alike(problem);
-  for (tiles::Index number = 0; number < elements; ++number) {
+  for (const Run& run : no_rows ? std::vector<Run>() : runs_of(problem)) {
     tiles::Cut cut;
-    cut.sequence = sequence_at(problem, number);
-    if (alike) {
-      cut.count = elements;
-      number = elements;
-    } else if (!plan.cuts.empty() && same_lengths(plan.cuts.back(), cut.sequence)) {
-      ++plan.cuts.back().count;
-      continue;
-    }
+    cut.sequence = run.first;
+    cut.count = run.count;
     cut.rows = cut.sequence.seq_q * problem.group;
     plan.cuts.push_back(cut);
   }

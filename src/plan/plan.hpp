@@ -6,11 +6,13 @@
 #include <vector>
 
 #include "tiles/attention.hpp"
+#include "tiles/backward.hpp"
 #include "tiles/gemm.hpp"
 
 namespace rapt::plan {
 
 tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem);
+tiles::BackwardPlan plan_backward(const tiles::BackwardProblem& problem);
 tiles::GemmPlan plan_gemm(const tiles::GemmProblem& problem);
 
 // For explain: the config row of a problem, as text.

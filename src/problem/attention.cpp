@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "problem/arrays.hpp"
 #include "problem/check.hpp"
+#include "problem/elements.hpp"
 
 namespace rapt::problem {
 namespace {
@@ -11,18 +11,6 @@ namespace {
 using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
 
 std::int64_t near(std::int64_t position) { return std::clamp(position, -kFar, kFar); }
-
-// What the batch elements are, to which every array is laid out.
-struct Elements {
-  tiles::Batch batch;
-  const char* named_by = "q";
-  bool packed_q = false, packed_kv = false, paged = false;
-
-  // What says how many keys the longest element may have.
-  const char* keys_named_by() const {
-    return packed_kv ? "the longest of cu_seqlens_kv" : paged ? "block_table" : "k";
-  }
-};
 
 // The scales of an int8 array: one for each key, broadcast.
 template <class AnyKeys>
@@ -49,29 +37,6 @@ tiles::Array<const float> scales_of(const char* name, const ScalesView& scales, 
   return array;
 }
 
-// Batch axes: none where packed, else the problem's.
-template <class AnyView>
-void expect_batch(const char* name, const AnyView& view, const Elements& elements, bool packed) {
-  const tiles::Batch& batch = elements.batch;
-  const char* other = packed ? "a packed array" : elements.named_by;
-  const std::int64_t axes = packed ? 0 : batch.axes;
-  if (view.batch_axes() != axes)
-    fail(ErrorCode::wrong_rank, {other, axes, name, std::int64_t{view.batch_axes()}});
-  for (int i = 0; i < axes; ++i)
-    agree(batch_name(i), other, batch.extent[i], name, view.batch_extent(i));
-}
-
-// The strides of batch axes that may be missing or of extent 1.
-template <class T, class AnyView>
-void broadcast_to(const char* name, const AnyView& view, const Elements& elements, bool packed,
-                  tiles::Array<T>& array) {
-  if (packed) {
-    expect_batch(name, view, elements, true);
-  } else {
-    broadcast_batch(name, view, elements.named_by, elements.batch, array.batch_stride);
-  }
-}
-
 // One number for each batch element.
 tiles::Array<const std::int32_t> per_element(const char* name, const LengthsView& view,
                                              const Elements& elements) {
@@ -81,65 +46,6 @@ tiles::Array<const std::int32_t> per_element(const char* name, const LengthsView
   array.data = view.data();
   broadcast_to(name, view, elements, false, array);
   return array;
-}
-
-// One number for each head.
-tiles::Array<const float> per_head(const char* name, const SlopesView& view, std::int64_t heads,
-                                   const Elements& elements) {
-  if (!view) return {};
-  check_memory(name, view);
-  agree(Head::name, name, view.extent<Head>(), "q", heads);
-  tiles::Array<const float> array;
-  array.data = view.data();
-  broadcast_to(name, view, elements, false, array);
-  array.head_stride = view.stride<Head>();
-  return array;
-}
-
-// A mask or a bias: broadcast to [batch..., heads, seq_q, seq_kv].
-template <class T>
-tiles::Array<T> pair_array(const char* name, const View<T, Head, Query, Key>& view, const AnyQ& q,
-                           std::int64_t seq_kv, const Elements& elements) {
-  if (!view) return {};
-  check_memory(name, view);
-  tiles::Array<T> array;
-  array.data = view.data();
-  broadcast_to(name, view, elements, elements.packed_q, array);
-  array.head_stride = broadcast_axis(Head::name, name, view.template extent<Head>(),
-                                     view.template stride<Head>(), "q", q.extent<Head>());
-  array.row_stride = broadcast_axis(Query::name, name, view.template extent<Query>(),
-                                    view.template stride<Query>(), "q", q.extent<Query>());
-  array.column_stride =
-      broadcast_axis(Key::name, name, view.template extent<Key>(), view.template stride<Key>(),
-                     elements.keys_named_by(), seq_kv);
-  return array;
-}
-
-Elements elements_of(const AnyQ& q, const AttentionOptions& options) {
-  Elements e;
-  e.packed_q = static_cast<bool>(options.cu_seqlens_q);
-  e.packed_kv = static_cast<bool>(options.cu_seqlens_kv);
-  e.paged = static_cast<bool>(options.block_table);
-  if (e.packed_kv && (e.paged || options.kv_lengths)) {
-    fail(ErrorCode::bad_value, {"cu_seqlens_kv", "given",
-                                e.paged ? "a paged cache is not packed: block_table is given too"
-                                        : "packed sequences have no kv_lengths of their own"});
-  }
-  if (e.paged && !options.kv_lengths)
-    fail(ErrorCode::bad_value, {"block_table", "given", "needs kv_lengths"});
-  if (!e.packed_q && !e.packed_kv) {
-    e.batch = flatten_batch(q);
-    if (e.paged && e.batch.axes != 1)
-      fail(ErrorCode::wrong_rank,
-           {"q", std::int64_t{e.batch.axes}, "the paged problem", std::int64_t{1}});
-    return e;
-  }
-  e.named_by = e.packed_q ? "cu_seqlens_q" : "cu_seqlens_kv";
-  const BoundariesView& boundaries = e.packed_q ? options.cu_seqlens_q : options.cu_seqlens_kv;
-  within(Boundary::name, e.named_by, boundaries.extent<Boundary>(), 1, kFar);
-  e.batch.axes = 1;
-  e.batch.size = e.batch.extent[0] = boundaries.extent<Boundary>() - 1;
-  return e;
 }
 
 // The page of every key that a sequence has must be one of the pool.
@@ -220,7 +126,35 @@ void check_masks(const AnyQ& q, const AttentionOptions& options, const Elements&
   p.bias = pair_array("bias", options.bias, q, p.longest.seq_kv, elements);
 }
 
-// Everything that q, k and the options say.
+}  // namespace
+
+Elements elements_of(const AnyQ& q, const AttentionOptions& options) {
+  Elements e;
+  e.packed_q = static_cast<bool>(options.cu_seqlens_q);
+  e.packed_kv = static_cast<bool>(options.cu_seqlens_kv);
+  e.paged = static_cast<bool>(options.block_table);
+  if (e.packed_kv && (e.paged || options.kv_lengths)) {
+    fail(ErrorCode::bad_value, {"cu_seqlens_kv", "given",
+                                e.paged ? "a paged cache is not packed: block_table is given too"
+                                        : "packed sequences have no kv_lengths of their own"});
+  }
+  if (e.paged && !options.kv_lengths)
+    fail(ErrorCode::bad_value, {"block_table", "given", "needs kv_lengths"});
+  if (!e.packed_q && !e.packed_kv) {
+    e.batch = flatten_batch(q);
+    if (e.paged && e.batch.axes != 1)
+      fail(ErrorCode::wrong_rank,
+           {"q", std::int64_t{e.batch.axes}, "the paged problem", std::int64_t{1}});
+    return e;
+  }
+  e.named_by = e.packed_q ? "cu_seqlens_q" : "cu_seqlens_kv";
+  const BoundariesView& boundaries = e.packed_q ? options.cu_seqlens_q : options.cu_seqlens_kv;
+  within(Boundary::name, e.named_by, boundaries.extent<Boundary>(), 1, kFar);
+  e.batch.axes = 1;
+  e.batch.size = e.batch.extent[0] = boundaries.extent<Boundary>() - 1;
+  return e;
+}
+
 tiles::AttentionProblem check_scores(const AnyQ& q, const AnyK& k,
                                      const AttentionOptions& options) {
   plain_type("q", q.type());
@@ -286,47 +220,51 @@ tiles::AttentionProblem check_scores(const AnyQ& q, const AnyK& k,
     each_within("kv_lengths", p.kv_lengths, p.batch, 0, p.longest.seq_kv);
   if (elements.paged) check_block_table(options.block_table, k.batch_extent(0), p);
 
+  p.dropout = options.dropout;
+  if (!(p.dropout.probability >= 0 && p.dropout.probability < 1)) {
+    fail(ErrorCode::bad_value, {"dropout.probability", std::to_string(p.dropout.probability),
+                                "must be at least 0, and below 1"});
+  }
+  constexpr std::int64_t kStreams = std::int64_t{1} << 32;
+  if (p.dropout.probability > 0 && p.batch.size > 0 && heads > kStreams / p.batch.size)
+    fail(ErrorCode::bad_value, {"dropout", "given", "batch x heads is more than 2^32"});
   p.slopes = per_head("alibi_slopes", options.alibi_slopes, heads, elements);
   p.sinks = per_head("sinks", options.sinks, heads, elements);
   check_masks(q, options, elements, p);
   return p;
 }
 
-}  // namespace
+void check_values(const AnyQ& q, const AnyK& k, const AnyV& v, const AttentionOptions& options,
+                  tiles::AttentionProblem& p) {
+  const Elements elements = elements_of(q, options);
+  check_memory("v", v, tiles::bytes_of(v.type()));
+  if (elements.paged) {
+    agree_batch("k", k, "v", v);
+  } else {
+    expect_batch("v", v, elements, elements.packed_kv);
+  }
+  agree(KvHead::name, "k", k.extent<KvHead>(), "v", v.extent<KvHead>());
+  agree(Key::name, "k", k.extent<Key>(), "v", v.extent<Key>());
+  p.d_v = depth_of<DepthV>(v);
+  within(DepthV::name, "v", p.d_v, 1, kMaxDepth);
+  p.v = stored(v);
+  p.v_scales = scales_of("v_scales", options.v_scales, "v", v);
+}
 
 tiles::AttentionProblem check_attention(const AnyQ& q, const AnyK& k, const AnyV& v,
                                         const AnyOut& out, const AttentionOptions& options) {
   tiles::AttentionProblem p = check_scores(q, k, options);
   const Elements elements = elements_of(q, options);
   plain_type("out", out.type());
-  check_memory("v", v, tiles::bytes_of(v.type()));
+  check_values(q, k, v, options, p);
   check_output("out", out, tiles::bytes_of(out.type()));
-  if (elements.paged) {
-    agree_batch("k", k, "v", v);
-  } else {
-    expect_batch("v", v, elements, elements.packed_kv);
-  }
-  expect_batch("out", out, elements, elements.packed_q);
-  agree(KvHead::name, "k", k.extent<KvHead>(), "v", v.extent<KvHead>());
-  agree(Key::name, "k", k.extent<Key>(), "v", v.extent<Key>());
-  p.d_v = depth_of<DepthV>(v);
-  within(DepthV::name, "v", p.d_v, 1, kMaxDepth);
+  like_queries("out", out, q, elements);
   agree(DepthV::name, "v", p.d_v, "out", out.extent<DepthV>());
-  agree(Head::name, "q", q.extent<Head>(), "out", out.extent<Head>());
-  agree(Query::name, "q", q.extent<Query>(), "out", out.extent<Query>());
-  p.v = stored(v);
-  p.v_scales = scales_of("v_scales", options.v_scales, "v", v);
   p.out = stored(out);
   if (options.lse) {
-    const LseView& lse = options.lse;
-    check_output("lse", lse);
-    expect_batch("lse", lse, elements, elements.packed_q);
-    agree(Head::name, "q", q.extent<Head>(), "lse", lse.extent<Head>());
-    agree(Query::name, "q", q.extent<Query>(), "lse", lse.extent<Query>());
-    p.lse.data = lse.data();
-    for (int i = 0; i < lse.batch_axes(); ++i) p.lse.batch_stride[i] = lse.batch_stride(i);
-    p.lse.head_stride = lse.stride<Head>();
-    p.lse.row_stride = lse.stride<Query>();
+    check_output("lse", options.lse);
+    like_queries("lse", options.lse, q, elements);
+    p.lse = array_of(options.lse);
   }
   return p;
 }

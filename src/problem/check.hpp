@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "rapt/attention.hpp"
+#include "rapt/backward.hpp"
 #include "rapt/cache.hpp"
 #include "rapt/gemm.hpp"
 #include "rapt/layer.hpp"
@@ -14,6 +15,7 @@
 #include "rapt/rope.hpp"
 #include "tiles/append.hpp"
 #include "tiles/attention.hpp"
+#include "tiles/backward.hpp"
 #include "tiles/gemm.hpp"
 #include "tiles/merge.hpp"
 #include "tiles/quantize.hpp"
@@ -23,6 +25,13 @@ namespace rapt::problem {
 
 tiles::AttentionProblem check_attention(const AnyQ& q, const AnyK& k, const AnyV& v,
                                         const AnyOut& out, const AttentionOptions& options);
+
+tiles::BackwardProblem check_backward(const AnyQ& q, const AnyK& k, const AnyV& v,
+                                      const AnyOutIn& out, const LseIn& lse,
+                                      const AnyOutIn& grad_out, const AnyGradQ& grad_q,
+                                      const AnyGradK& grad_k, const AnyGradV& grad_v,
+                                      const AttentionOptions& options,
+                                      const BackwardOptions& backward);
 
 // Salience has no v; its rows are checked against q and k.
 void check_salience(const AnyQ& q, const AnyK& k,

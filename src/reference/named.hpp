@@ -107,6 +107,14 @@ View<T, Axes...> batch_element(const View<T, Axes...>& view, const Batch& batch)
   return {data, extents, sizeof...(Axes), strides, sizeof...(Axes)};
 }
 
+// The number of that position, the last axis fastest.
+template <class AnyView>
+std::int64_t number_of(const AnyView& view, const Batch& batch) {
+  std::int64_t number = 0;
+  for (int i = 0; i < batch.axes; ++i) number = number * view.batch_extent(i) + batch.position[i];
+  return number;
+}
+
 // Positions [begin, begin + extent) along an axis of a view without batch axes.
 template <class Axis, class T, class... Axes>
 View<T, Axes...> slice(const View<T, Axes...>& view, std::int64_t begin, std::int64_t extent) {

@@ -2,6 +2,7 @@
 #include "reference/reference.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -17,15 +18,21 @@ std::int64_t chunk_of(std::int64_t position, const AttentionOptions& options) {
 
 }  // namespace
 
-// Steps 1 to 3.
+// Step 1.
 template <class Real>
-double score(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) {
+double product(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) {
   const At<KvHead> g = problem.kv_head(h);
   double dot = 0;  // sum over d_k
   for (At<DepthK> d : along<DepthK>(problem.q))
     dot += double{at(problem.q, h, i, d)} * at(problem.k, g, j, d);
+  return problem.scale() * dot;
+}
+
+// Steps 1 to 3.
+template <class Real>
+double score(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) {
   const AttentionOptions& options = problem.options;
-  double s = problem.scale() * dot;                                               // 1
+  double s = product(problem, h, i, j);                                           // 1
   if (options.softcap > 0) s = options.softcap * std::tanh(s / options.softcap);  // 2
   if (options.alibi_slopes) {                                                     // 3
     s += double{at(options.alibi_slopes, h)} * static_cast<double>(j.value - problem.position(i));
@@ -93,6 +100,39 @@ Salience salience(const Problem<Real>& problem, const RowActivation& activation)
   return result;
 }
 
+namespace {
+
+// Philox 4x32-10 (Salmon et al. 2011): ten rounds, each of two products of 32 by 32 bits.
+std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
+                                    std::array<std::uint32_t, 2> key) {
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = std::uint64_t{0xD2511F53u} * counter[0],
+                        b = std::uint64_t{0xCD9E8D57u} * counter[2];
+    counter = {
+        static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(b),
+        static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(a)};
+    key = {key[0] + 0x9E3779B9u, key[1] + 0xBB67AE85u};
+  }
+  return counter;
+}
+
+}  // namespace
+
+template <class Real>
+double kept(const Problem<Real>& problem, At<Head> h, At<Query> i, At<Key> j) {
+  const Dropout& dropout = problem.options.dropout;
+  if (dropout.probability == 0) return 1;
+  const std::int64_t row = problem.element * problem.heads().extent + h.value;
+  const auto words = philox(
+      {static_cast<std::uint32_t>(j.value / 4), static_cast<std::uint32_t>(i.value),
+       static_cast<std::uint32_t>(row), dropout.offset},
+      {static_cast<std::uint32_t>(dropout.seed), static_cast<std::uint32_t>(dropout.seed >> 32)});
+  const double probability = dropout.probability;
+  const bool dropped =
+      words[static_cast<std::size_t>(j.value % 4)] < std::floor(probability * 0x1p32);
+  return dropped ? 0 : 1 / (1 - probability);
+}
+
 // Step 6: the weighted mean of the values, over the keys. A select again: NaN in a value that the
 // row does not attend stays there.
 template <class Real>
@@ -103,9 +143,9 @@ Array<Head, Query, DepthV> attention(const Problem<Real>& problem, const Salienc
     for (At<Query> i : problem.queries()) {
       for (At<Key> j : problem.keys()) {
         if (!attended(problem, h, i, j)) continue;
-        for (At<DepthV> d : along<DepthV>(problem.v)) {
-          at(out, h, i, d) += at(salience.weights, h, i, j) * at(problem.v, g, j, d);
-        }
+        const double p = at(salience.weights, h, i, j) * kept(problem, h, i, j);
+        for (At<DepthV> d : along<DepthV>(problem.v))
+          at(out, h, i, d) += p * at(problem.v, g, j, d);
       }
     }
   }
@@ -139,7 +179,7 @@ Problem<float> problem_at(QView q, KView k, VView v, AttentionOptions options, c
     k = first_of<Key>(k, length, capacity);
     v = first_of<Key>(v, length, capacity);
   }
-  return {batch_element(q, batch), k, v, options};
+  return {batch_element(q, batch), k, v, options, number_of(q, batch)};
 }
 
 void salience_map(QView q, KView k, View<float, Head, Query, Key> result,
@@ -160,6 +200,11 @@ void salience_map(QView q, KView k, View<float, Head, Query, Key> result,
 }
 
 template bool attended(const Problem<float>&, At<Head>, At<Query>, At<Key>);
+template bool attended(const Problem<double>&, At<Head>, At<Query>, At<Key>);
+template double product(const Problem<float>&, At<Head>, At<Query>, At<Key>);
+template double product(const Problem<double>&, At<Head>, At<Query>, At<Key>);
+template double kept(const Problem<float>&, At<Head>, At<Query>, At<Key>);
+template double kept(const Problem<double>&, At<Head>, At<Query>, At<Key>);
 template double score(const Problem<float>&, At<Head>, At<Query>, At<Key>);
 template Salience salience(const Problem<float>&, const RowActivation&);
 template Salience salience(const Problem<double>&, const RowActivation&);

@@ -9,8 +9,24 @@
 //   4  i attends j, or not: a select. What is not attended is never looked at
 //   5  p_ij = exp(s_ij - max) / sum, the maximum and the sum over the keys j that i attends;
 //      lse_i = max + log(sum). A sink is one more score of the row in max and sum
-//   6  out_id = sum over seq_kv of p_ij v_gjd
+//   6  out_id = sum over seq_kv of p_ij v_gjd; with dropout, of those p_ij that are kept, each
+//      divided by 1 - probability
 // A row that attends nothing has p = 0, out = 0, lse = -inf, or the sink.
+//
+// The backward pass (backward.cpp): a scalar L is computed from out and lse, and dx is the gradient
+// of L by x, with the axes of x. dout and dlse are given; the derivative of each step, last step
+// first, gives the others. What has an effect in several places (a key, on all queries of all heads
+// of its group) has the sum of what each of them gives.
+//   6  dv_gjd = sum over seq_q and the group's heads of p_ij dout_hid
+//      dp_ij = sum over d_v of dout_hid v_gjd; with dropout, p_ij and dp_ij as in the forward step
+//   5  ds_ij = p_ij (dp_ij - delta_i + dlse_i): p_ij grows with s_ij, at the expense of its row,
+//      whose mean is delta_i = sum over seq_kv of p_ij dp_ij = sum over d_v of dout_hid out_hid
+//      dsink_h = sum over seq_q of exp(sink_h - lse_i) (dlse_i - delta_i): a score whose dp is 0
+//   4  ds_ij = 0 where i does not attend j: a select again
+//   3  dbias_hij = ds_ij; dslope_h = sum over seq_q and seq_kv of ds_ij (j - x)
+//   2  ds_ij *= 1 - tanh(s_ij / softcap)^2, of the s_ij of step 1
+//   1  dq_hid = scale * sum over seq_kv of ds_ij k_gjd
+//      dk_gjd = scale * sum over seq_q and the group's heads of ds_ij q_hid
 //
 // Inputs were already checked. Functions take one batch element, that is views without batch axes.
 #pragma once
@@ -33,6 +49,7 @@ struct Problem {
   View<const Real, KvHead, Key, DepthK> k;
   View<const Real, KvHead, Key, DepthV> v;
   AttentionOptions options;  // lse, executor, and what tells batch elements apart are not looked at
+  std::int64_t element = 0;  // its number in the batch, on which dropout depends
 
   Along<Head> heads() const { return along<Head>(q); }
   Along<Query> queries() const { return along<Query>(q); }
@@ -59,7 +76,13 @@ Problem<float> problem_at(QView q, KView k, VView v, AttentionOptions options, c
 template <class Real>
 bool attended(const Problem<Real>&, At<Head>, At<Query>, At<Key>);  // step 4
 template <class Real>
+double product(const Problem<Real>&, At<Head>, At<Query>, At<Key>);  // step 1
+template <class Real>
 double score(const Problem<Real>&, At<Head>, At<Query>, At<Key>);  // steps 1 to 3
+
+// The factor of a weight in step 6: 1, or with dropout 0 or 1 / (1 - probability).
+template <class Real>
+double kept(const Problem<Real>&, At<Head>, At<Query>, At<Key>);
 
 struct Salience {
   Array<Head, Query, Key> weights;  // p of step 5: each row sums to 1; 0 where not attended
@@ -70,6 +93,19 @@ Salience salience(const Problem<Real>&, const RowActivation& activation = {});
 
 template <class Real>
 Array<Head, Query, DepthV> attention(const Problem<Real>&, const Salience&);  // step 6
+
+// Gradients of what goes into one batch element: of q, k, v, and of the options that it has.
+struct Gradients {
+  Array<Head, Query, DepthK> q;
+  Array<KvHead, Key, DepthK> k;
+  Array<KvHead, Key, DepthV> v;
+  Array<Head, Query, Key> bias;  // the extents of the bias: an axis of extent 1 holds the sum
+  Array<Head> alibi_slopes, sinks;
+};
+// dlse may be absent: 0.
+template <class Real>
+Gradients backward(const Problem<Real>&, const Salience&,
+                   View<const Real, Head, Query, DepthV> dout, View<const Real, Head, Query> dlse);
 
 // rapt::salience_map, for views with batch axes.
 void salience_map(QView q, KView k, View<float, Head, Query, Key> result,

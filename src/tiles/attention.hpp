@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/kernels.hpp"
+#include "rapt/attention.hpp"
 #include "tiles/array.hpp"
 
 namespace rapt::tiles {
@@ -23,6 +24,7 @@ struct AttentionProblem {
   Index heads = 0, kv_heads = 0, group = 1;
   Index d_k = 0, d_v = 0;
   float scale = 1.0f, softcap = 0.0f;
+  Dropout dropout;
 
   Stored<const std::byte> q, k, v;        // [head, position, depth]; paged: k and v [page, ...]
   Array<const float> k_scales, v_scales;  // [head, position] of int8

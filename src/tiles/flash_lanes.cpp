@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "tiles/dropout.hpp"
 #include "tiles/scores.hpp"
 #include "tiles/task.hpp"
 #include "tiles/values.hpp"
@@ -32,9 +33,11 @@ struct Buffers {
   float* row_copy;                    // [NR, d_k] or [NR, d_v], of q or out
   const float** q_rows;               // [NR]
   float** out_rows;                   // [NR]
+  DropoutRows dropout;                // [panels, NR]
 
   Buffers(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut,
-          Workspace& workspace) {
+          Workspace& workspace)
+      : dropout(p, whole_panels(cut, plan), workspace) {
     const Index columns = plan.tile->columns;
     const Index panels = (cut.block_q + columns - 1) / columns;
     qt = workspace.floats(panels * p.d_k * columns);
@@ -53,12 +56,13 @@ struct Buffers {
     out_rows = workspace.pointers<float>(columns);
   }
 
+  static Index whole_panels(const Cut& cut, const AttentionPlan& plan) {
+    const Index columns = plan.tile->columns;
+    return (cut.block_q + columns - 1) / columns * columns;
+  }
   static bool k_in_place(const AttentionProblem& p) { return KeyReader::in_place(p, p.k); }
-  // Rows of V that are a large power of two apart all fall into a few sets of the L1 cache.
   static bool v_in_place(const AttentionProblem& p) {
-    constexpr Index kKilobyte = 1024;
-    return KeyReader::in_place(p, p.v) &&
-           (p.v.row_stride % kKilobyte != 0 || p.v.row_stride == p.d_v * bytes_of(Type::f32));
+    return KeyReader::in_place_down(p, p.v, p.d_v);
   }
 };
 
@@ -73,7 +77,8 @@ kernels::NextRows next_rows(bool in_place, const KeyBlock& block, Index depth, K
           .row_bytes = depth * bytes_of(Type::f32)};
 }
 
-const char* refuse(const AttentionProblem&, Index rows, const AttentionBlocks& blocks) {
+const char* refuse(const AttentionProblem& p, Index rows, const AttentionBlocks& blocks) {
+  if (p.dropout.probability > 0) return nullptr;  // flash_rows has none
   if (rows <= blocks.short_rows)
     return "the problem has few rows (group x seq_q at most short_rows): lanes would be idle";
   return nullptr;
@@ -106,10 +111,11 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
   const kernels::Kernels& kernel = *plan.kernels;
   const Index columns = plan.tile->columns;
   Workspace workspace(memory);
-  const Buffers buffers(p, plan, *task.cut, workspace);
+  Buffers buffers(p, plan, *task.cut, workspace);
   const Rows& rows = task.rows;
-  const KeyReader read_k(plan, rows, p.k, p.k_scales, p.d_k);
-  const KeyReader read_v(plan, rows, p.v, p.v_scales, p.d_v);
+  buffers.dropout.load(rows);
+  const KeyReader read_k(kernel, rows, p.k, p.k_scales, p.d_k);
+  const KeyReader read_v(kernel, rows, p.v, p.v_scales, p.d_v);
   const Index block_kv = task.cut->block_kv;
   const Index panels = (rows.count + columns - 1) / columns;
 
@@ -190,6 +196,9 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                             .row_max = row_max,
                             .row_sum = row_sum,
                             .rescale = buffers.rescale});
+
+      buffers.dropout.apply(kernel, p.dropout, keys, panel * columns, part.count, buffers.s,
+                            columns);
 
       // ot[x, r] = ot[x, r] * rescale[r] + sum_j v[j, x] p[j, r]
       const bool care = masked && not_finite.any();

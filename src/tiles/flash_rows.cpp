@@ -91,9 +91,9 @@ void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole
   const ScoreUnits units(p);
   const Keys keys = task.keys;
   const Index n = keys.count();
-  const StoredRows k = KeyReader(plan, task.rows, p.k, p.k_scales, p.d_k)
+  const StoredRows k = KeyReader(kernel, task.rows, p.k, p.k_scales, p.d_k)
                            .rows(keys, buffers.k_copy, buffers.k_rows, buffers.k_scales);
-  const StoredRows v = KeyReader(plan, task.rows, p.v, p.v_scales, p.d_v)
+  const StoredRows v = KeyReader(kernel, task.rows, p.v, p.v_scales, p.d_v)
                            .rows(keys, buffers.v_copy, buffers.v_rows, buffers.v_scales);
 
   ask_for_first(v, n, bytes_of_row(v.type, p.d_v));

@@ -30,9 +30,9 @@ inline StoredRows stored_rows(const KeyBlock& block) {
 // k or v of one KV head of a batch element.
 class KeyReader {
  public:
-  KeyReader(const AttentionPlan& plan, const Rows& rows, const Stored<const std::byte>& array,
+  KeyReader(const kernels::Kernels& kernel, const Rows& rows, const Stored<const std::byte>& array,
             const Array<const float>& scales, Index depth)
-      : kernel_(*plan.kernels),
+      : kernel_(kernel),
         array_(array),
         scales_(scales),
         pages_(rows.problem->pages),
@@ -49,6 +49,14 @@ class KeyReader {
   // Whether blocks lie as floats at equal distances.
   static bool in_place(const AttentionProblem& p, const Stored<const std::byte>& array) {
     return array.type == Type::f32 && array.contiguous() && !p.pages.table;
+  }
+  // And as a product reads them down the keys: rows that are a large power of two apart all fall
+  // into a few sets of the L1 cache.
+  static bool in_place_down(const AttentionProblem& p, const Stored<const std::byte>& array,
+                            Index depth) {
+    constexpr Index kKilobyte = 1024;
+    return in_place(p, array) &&
+           (array.row_stride % kKilobyte != 0 || array.row_stride == depth * bytes_of(Type::f32));
   }
   // Whether each key lies as a kernel reads it.
   static bool rows_in_place(const kernels::Kernels& kernel, const Stored<const std::byte>& array) {
@@ -148,13 +156,14 @@ class NotFinite {
     }
     return any_;
   }
+  bool found() const { return any_; }  // what any() said
   KeyBlock zeroed() const { return {copy_, depth_}; }
 
-  // out[r * out_row + x * out_depth] += p[r * row_step + j * key_step] * v[j, x] where v[j, x] is
-  // not finite and the row attends key j of the n: all of the first `whole`, and then those whose
-  // bias is not -inf.
+  // out[r * out_row + x * out_depth] += scale * p[r * row_step + j * key_step] * v[j, x] where v[j,
+  // x] is not finite and the row attends key j of the n: all of the first `whole`, and then those
+  // whose bias is not -inf.
   void add(Index n, Index whole, Index rows, const float* p, const float* bias, Index row_step,
-           Index key_step, float* out, Index out_row, Index out_depth) const {
+           Index key_step, float* out, Index out_row, Index out_depth, float scale = 1.0f) const {
     for (Index j = 0; j < n; ++j) {
       if (!any_in(row_at(v_, j))) continue;
       for (Index r = 0; r < rows; ++r) {
@@ -162,7 +171,7 @@ class NotFinite {
         if (j >= whole && bias[pair] == -std::numeric_limits<float>::infinity()) continue;
         for (Index x = 0; x < depth_; ++x) {
           const float v = element(row_at(v_, j), x);
-          if (!std::isfinite(v)) out[r * out_row + x * out_depth] += p[pair] * v;
+          if (!std::isfinite(v)) out[r * out_row + x * out_depth] += scale * p[pair] * v;
         }
       }
     }

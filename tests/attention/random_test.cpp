@@ -22,7 +22,8 @@ auto agrees_with(const std::vector<Blocks>& blocks) {
 
 TEST(AttentionRandom, AgreesWithTheReference) {  // B5, B7, B23, B27, B36, B37
   for_each_case(
-      Seeds(1, cases(2600)), [](std::uint64_t seed) { return AttentionCase::random(seed); },
+      Seeds(1, cases(2600)),
+      [](std::uint64_t seed) { return with_dropout(AttentionCase::random(seed)); },
       agrees_with(
           {few_keys_lanes(1), few_keys_lanes(16, 1), few_keys_rows(1), few_keys_rows(16, 2)}));
 }
@@ -30,7 +31,8 @@ TEST(AttentionRandom, AgreesWithTheReference) {  // B5, B7, B23, B27, B36, B37
 // Many more, of which each is cheap: combinations of options are what counts here.
 TEST(AttentionRandom, SmallCasesAgreeWithTheReference) {
   for_each_case(
-      Seeds(3, cases(14000)), [](std::uint64_t seed) { return AttentionCase::random(seed, 9); },
+      Seeds(3, cases(14000)),
+      [](std::uint64_t seed) { return with_dropout(AttentionCase::random(seed, 9)); },
       agrees_with({few_keys_lanes(3), few_keys_rows(2, 1)}));
 }
 

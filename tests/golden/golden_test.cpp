@@ -40,9 +40,12 @@ void expect_close(double got, double want, double magnitude, const std::string& 
 // One case of attention: its arrays, and what they are to rapt.
 struct GoldenAttention {
   explicit GoldenAttention(const std::string& name) : golden(name) {
-    for (const char* each : {"q", "k", "v", "out", "lse", "mask", "bias", "slopes", "sinks", "tree",
-                             "q_segments", "kv_segments", "kv_lengths", "q_offsets", "block_table",
-                             "cu_seqlens_q", "cu_seqlens_kv"}) {
+    for (const char* each :
+         {"q",          "k",         "v",           "out",          "lse",           "mask",
+          "bias",       "slopes",    "sinks",       "tree",         "q_segments",    "kv_segments",
+          "kv_lengths", "q_offsets", "block_table", "cu_seqlens_q", "cu_seqlens_kv", "dout",
+          "dlse",       "dq",        "dk",          "dv",           "dbias",         "dslopes",
+          "dsinks"}) {
       if (golden.has(each)) arrays[each] = golden.array(each);
     }
     const auto number = [&](const char* option, auto& to) {
@@ -191,6 +194,53 @@ TEST(Golden, Attention) {  // B4, B36, B37
       EXPECT_TRUE(out.within());
       EXPECT_TRUE(lse.within()) << "lse";
     });
+  }
+}
+
+// The gradients that PyTorch's autograd finds.
+TEST(Golden, BackwardReference) {
+  const auto names = golden_cases("backward");
+  ASSERT_GE(names.size(), 19u);
+  for (const std::string& name : names) {
+    SCOPED_TRACE(name);
+    GoldenAttention golden(name);
+    // Of what the batch shares, each batch element adds its part.
+    std::map<std::string, std::vector<double>> sums;
+    const auto add = [&]<class... Axes>(const char* each, const Batch& batch,
+                                        const Array<Axes...>& part) {
+      if (!golden.golden.has(each)) return;
+      const Npy& npy = golden.arrays[each];
+      sums[each].resize(npy.f64.size());
+      const auto sum = batch_element(dense<double, Axes...>(sums[each].data(), npy.shape), batch);
+      ASSERT_EQ((part.template extent<Axes>() * ...), (sum.template extent<Axes>() * ...));
+      const View<const double, Axes...> from = part;
+      std::int64_t n = 0;  // both are dense
+      for (; n < (part.template extent<Axes>() * ...); ++n) sum.data()[n] += from.data()[n];
+    };
+    golden.for_each_element([&](const Batch& batch) {
+      const Problem<float> problem = golden.problem(batch);
+      const auto given = [&]<class... Axes>(const char* each, View<const float, Axes...>) {
+        const Npy& npy = golden.arrays[each];
+        return golden.golden.has(each)
+                   ? batch_element(dense<const float, Axes...>(npy.f32.data(), npy.shape), batch)
+                   : View<const float, Axes...>();
+      };
+      const Gradients d = backward(problem, salience(problem),
+                                   given("dout", View<const float, Head, Query, DepthV>()),
+                                   given("dlse", View<const float, Head, Query>()));
+      add("dq", batch, d.q);
+      add("dk", batch, d.k);
+      add("dv", batch, d.v);
+      add("dbias", batch, d.bias);
+      add("dslopes", batch, d.alibi_slopes);
+      add("dsinks", batch, d.sinks);
+    });
+    EXPECT_GE(sums.size(), 3u);
+    for (const auto& [each, sum] : sums) {
+      const std::vector<double>& want = golden.arrays[each].f64;
+      ASSERT_EQ(sum.size(), want.size()) << each;
+      for (std::size_t n = 0; n < sum.size(); ++n) expect_close(sum[n], want[n], 10, each);
+    }
   }
 }
 

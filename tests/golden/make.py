@@ -51,7 +51,7 @@ def attention(q, k, v, scale, offset=0, causal=False, mask=None, bias=None, soft
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
     if slopes is not None:
-        scores = scores + slopes.double()[:, None, None] * (j - x)
+        scores = scores + slopes.double()[..., None, None] * (j - x)
     if bias is not None:
         scores = scores + bias.double()
     near = torch.ones(seq_q, seq_kv, dtype=torch.bool)  # by position
@@ -75,7 +75,11 @@ def attention(q, k, v, scale, offset=0, causal=False, mask=None, bias=None, soft
         sink = sinks.double()[:, None, None].expand(*scores.shape[:-1], 1)
         scores = torch.cat([scores, sink], dim=-1)
         v = torch.nn.functional.pad(v, (0, 0, 0, 1))
-    lse = torch.logsumexp(scores, dim=-1) if scores.shape[-1] else torch.full(scores.shape[:-1], -torch.inf).double()
+    if scores.shape[-1]:  # a row without keys has no logsumexp that could be differentiated
+        empty = (scores == -torch.inf).all(dim=-1)
+        lse = torch.logsumexp(scores.masked_fill(empty[..., None], 0), dim=-1).masked_fill(empty, -torch.inf)
+    else:
+        lse = torch.full(scores.shape[:-1], -torch.inf).double()
     weights = torch.exp(scores - lse.masked_fill(lse == -torch.inf, 0)[..., None])
     return torch.einsum("...hij,...hjd->...hid", weights, v), lse
 
@@ -382,10 +386,68 @@ def sequence_cases():
         save(f"attention_{name}", arrays, options)
 
 
+def backward_cases():
+    """The gradients of sum(out * dout) + sum(lse * dlse) by autograd, of all that each case has."""
+    causal = dict(causal=1)
+    cases = {
+        "plain": dict(),
+        "no_dlse": dict(dlse=False),
+        "gqa_batched": dict(heads=6, kv_heads=2, batch=(2,)),
+        "causal": causal,
+        "causal_more_queries": dict(causal, seq_q=23),
+        "window": dict(window_left=3, window_right=1, q_offset=8),
+        "window_empty_rows": dict(window_left=2, window_right=1, q_offset=-4),
+        "prefix_chunk": dict(prefix=3, chunk=4),
+        "softcap": dict(softcap=2.5, large=4.0),
+        "slopes": dict(causal, slopes=(2,)),
+        "slopes_batch": dict(slopes=(3, 2), batch=(3,)),
+        "sinks": dict(sinks=True),
+        "sinks_empty_rows": dict(causal, sinks=True, q_offset=-3),
+        "bias": dict(bias=(2, SEQ_Q, SEQ_KV)),
+        "bias_heads": dict(bias=(1, SEQ_Q, SEQ_KV), holes=True, batch=(2,)),
+        "bias_queries": dict(bias=(2, 1, 2, 1, SEQ_KV), batch=(2, 3)),
+        "bias_keys": dict(bias=(2, SEQ_Q, 1), softcap=3.0),
+        "mask": dict(mask=(1, SEQ_Q, SEQ_KV)),
+        "everything": dict(causal, softcap=3.0, slopes=(4,), sinks=True, bias=(4, SEQ_Q, SEQ_KV), window_left=9, prefix=2,
+                           mask=(2, 1, SEQ_Q, SEQ_KV), batch=(2,), heads=4, kv_heads=2, scale=0.75),
+    }
+    for name, c in cases.items():
+        c = dict(c)
+        heads, kv_heads, batch, seq_q = c.pop("heads", 2), c.pop("kv_heads", 1), c.pop("batch", ()), c.pop("seq_q", SEQ_Q)
+        scale, holes, large = c.pop("scale", D_K**-0.5), c.pop("holes", False), c.pop("large", 1.0)
+        arrays = dict(q=normal(*batch, heads, seq_q, D_K, scale=large), k=normal(*batch, kv_heads, SEQ_KV, D_K),
+                      v=normal(*batch, kv_heads, SEQ_KV, D_V), dout=normal(*batch, heads, seq_q, D_V))
+        if c.pop("dlse", True):
+            arrays["dlse"] = normal(*batch, heads, seq_q)
+        if "slopes" in c:
+            arrays["slopes"] = 2.0 ** -torch.arange(1, numpy.prod(c["slopes"]) + 1, dtype=torch.float32).reshape(c["slopes"])
+        if c.pop("sinks", False):
+            arrays["sinks"] = normal(heads)
+        if "bias" in c:
+            arrays["bias"] = normal(*c["bias"])
+            if holes:
+                arrays["bias"][torch.rand(c["bias"], generator=generator) < 0.2] = -torch.inf
+        if "mask" in c:
+            arrays["mask"] = torch.rand(c["mask"], generator=generator) < 0.7
+        options = dict(kind="backward", scale=scale) | {x: c[x] for x in c if type(c[x]) in (int, float)}
+        named = {x: arrays[x].double().requires_grad_() for x in ("q", "k", "v", "bias", "slopes", "sinks") if x in arrays}
+        given = c | {x: named[x] for x in ("bias", "slopes", "sinks") if x in named}
+        given |= {"mask": arrays["mask"]} if "mask" in arrays else {}
+        offset = given.pop("q_offset", SEQ_KV - seq_q)
+        out, lse = attention(named["q"], named["k"], named["v"], float(numpy.float32(scale)), offset, **given)
+        loss = (out * arrays["dout"].double()).sum()
+        if "dlse" in arrays:
+            loss = loss + (lse.masked_fill(lse == -torch.inf, 0) * arrays["dlse"].double()).sum()
+        loss.backward()
+        arrays |= dict(out=out.detach(), lse=lse.detach()) | {f"d{x}": y.grad for x, y in named.items()}
+        save(f"backward_{name}", arrays, options)
+
+
 shutil.rmtree(DATA, ignore_errors=True)
 attention_cases()
 gemm_cases()
 layer_cases()
 option_cases()
 sequence_cases()
+backward_cases()
 print(sum(f.stat().st_size for f in DATA.rglob("*.*")), "bytes in", len(list(DATA.iterdir())), "cases")

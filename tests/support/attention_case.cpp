@@ -156,6 +156,12 @@ AttentionData::Lengths::Lengths(const AttentionCase& of, Random& random) {
   }
 }
 
+AttentionCase with_dropout(AttentionCase c) {
+  Random random(c.seed + 55);
+  if (random.percent(20)) c.dropout = static_cast<float>(0.99 * random.uniform());
+  return c;
+}
+
 std::int64_t AttentionData::elements() const { return product(of.batch); }
 std::int64_t AttentionData::seq_q(std::int64_t b) const {
   return lengths_.q[static_cast<std::size_t>(b)];
@@ -345,6 +351,7 @@ AttentionOptions AttentionData::options() const {
     options.block_table = {lengths_.table.data(), {of.batch[0], lengths_.pages_of_one}};
   if (stored_[1].scales()) options.k_scales = stored_[1].scales()->view<KvHead, Key>();
   if (stored_[2].scales()) options.v_scales = stored_[2].scales()->view<KvHead, Key>();
+  options.dropout = {of.dropout, of.seed, static_cast<std::uint32_t>(of.seed >> 7)};
   options.lse = lse_view();
   return options;
 }
@@ -416,7 +423,7 @@ reference::Problem<float> sequence_at(QView q, KView k, VView v, const Attention
         gathered.back()->data(),
         {view.template extent<KvHead>(), n, view.template extent<Depth>()});
   };
-  return {queries_of(q, options, batch), keys_of(k), keys_of(v), one};
+  return {queries_of(q, options, batch), keys_of(k), keys_of(v), one, batch.position[0]};
 }
 
 bool AttentionData::any_attends(const reference::Problem<float>& problem, std::int64_t g,

@@ -62,6 +62,7 @@ struct AttentionCase {
   bool shared_pages = false;  // a sequence begins with pages of the one before it
   bool packed_q = false, q_offsets = false;
   Type q_type = Type::f32, k_type = Type::f32, v_type = Type::f32, out_type = Type::f32;
+  float dropout = 0;
   bool lse = true;
   Data data = Data::normal;
   bool dense = false;  // all views dense; otherwise random strides
@@ -76,6 +77,9 @@ struct AttentionCase {
   // Whether it is a problem that rapt takes.
   bool valid() const;
 };
+
+// One in five with dropout: its weights depend on the batch element's number, unlike all else.
+AttentionCase with_dropout(AttentionCase c);
 
 // Calls visit(name, field...) for each field of a case, or of some cases side by side.
 template <class Visit, class... Case>
@@ -112,6 +116,7 @@ void for_each_field(const Visit& visit, Case&... c) {
   visit("k_type", c.k_type...);
   visit("v_type", c.v_type...);
   visit("out_type", c.out_type...);
+  visit("dropout", c.dropout...);
   visit("lse", c.lse...);
   visit("data", c.data...);
   visit("dense", c.dense...);

@@ -21,9 +21,10 @@ namespace {
 // One attended pair.
 struct Pair {
   At<Key> j;
-  double s;  // score
-  double p;  // weight
-  double r;  // error of s, and of exp, as a relative error of p
+  double s;     // score
+  double p;     // weight
+  double kept;  // its factor, of dropout
+  double r;     // error of s, and of exp, as a relative error of p
 };
 
 double magnitude(const Problem<float>& problem, At<Head> h, At<Query> i, At<Key> j) {
@@ -36,19 +37,34 @@ double magnitude(const Problem<float>& problem, At<Head> h, At<Query> i, At<Key>
 
 }  // namespace
 
+double score_error(const Problem<float>& problem, At<Head> h, At<Query> i, At<Key> j) {
+  const AttentionOptions& options = problem.options;
+  const auto depth_k = static_cast<double>(along<DepthK>(problem.q).extent);
+  const double s = score(problem, h, i, j);
+  // Roundings of the scale and its product, or of a softcap: 5 around tanh, and its own error of 4
+  // units in the last place; and of what is added.
+  double capped = product(problem, h, i, j);
+  if (options.softcap > 0) capped = options.softcap * std::tanh(capped / options.softcap);
+  const double distance = static_cast<double>(j.value - problem.position(i));
+  const double alibi = options.alibi_slopes ? at(options.alibi_slopes, h) * distance : 0.0;
+  const double bias = options.bias ? at(options.bias, h, i, j) : 0.0;
+  return sum_error(depth_k + 2) * magnitude(problem, h, i, j) +
+         std::abs(problem.scale()) * depth_k * kSmallest +
+         (options.softcap > 0 ? 13 : 2) * kU * std::abs(capped) +
+         (options.alibi_slopes ? 3 : 0) * kU * std::abs(alibi) +
+         (options.alibi_slopes && options.bias ? kU * std::abs(bias) : 0) +
+         (options.alibi_slopes || options.bias ? kU * std::abs(s) : 0);
+}
+
 ExpectedAttention expect_attention(const Problem<float>& problem) {
   const Salience map = salience(problem);
   const auto depth = along<DepthV>(problem.v);
-  const auto depth_k = static_cast<double>(along<DepthK>(problem.q).extent);
   ExpectedAttention expected{attention(problem, map),
                              {problem.heads(), problem.queries(), depth},
                              {problem.heads(), problem.queries(), depth},
                              map.lse,
                              {problem.heads(), problem.queries()}};
   const AttentionOptions& options = problem.options;
-  Problem<float> bare = problem;  // without what is added to scores
-  bare.options.alibi_slopes = {};
-  bare.options.bias = {};
   std::vector<Pair> pairs;
   for (At<Head> h : problem.heads()) {
     for (At<Query> i : problem.queries()) {
@@ -61,27 +77,13 @@ ExpectedAttention expect_attention(const Problem<float>& problem) {
       for (At<Key> j : problem.keys()) {
         if (!attended(problem, h, i, j)) continue;
         const double s = score(problem, h, i, j);
-        pairs.push_back({j, s, at(map.weights, h, i, j), 0});
+        pairs.push_back({j, s, at(map.weights, h, i, j), kept(problem, h, i, j), 0});
         if (s > max) max = s, ++rises;
       }
       const auto n = static_cast<double>(pairs.size());
       double mean_r = 0;
       for (Pair& pair : pairs) {
-        // Roundings of the scale and its product, or of a softcap: 5 around tanh, and its own error
-        // of 4 units in the last place; and of what is added.
-        const double capped = options.softcap > 0 || options.alibi_slopes || options.bias
-                                  ? score(bare, h, i, pair.j)
-                                  : pair.s;
-        const double distance = static_cast<double>(pair.j.value - problem.position(i));
-        const double alibi = options.alibi_slopes ? at(options.alibi_slopes, h) * distance : 0.0;
-        const double bias = options.bias ? at(options.bias, h, i, pair.j) : 0.0;
-        pair.r = sum_error(depth_k + 2) * magnitude(problem, h, i, pair.j) +
-                 std::abs(problem.scale()) * depth_k * kSmallest +
-                 (options.softcap > 0 ? 13 : 2) * kU * std::abs(capped) +
-                 (options.alibi_slopes ? 3 : 0) * kU * std::abs(alibi) +
-                 (options.alibi_slopes && options.bias ? kU * std::abs(bias) : 0) +
-                 (options.alibi_slopes || options.bias ? kU * std::abs(pair.s) : 0) +
-                 kU * (max - pair.s) + exp_error(max - pair.s);
+        pair.r = score_error(problem, h, i, pair.j) + kU * (max - pair.s) + exp_error(max - pair.s);
         if (pair.p == 0) pair.r = 0;  // a score of -infinity has no error
         mean_r += pair.p * pair.r;
       }
@@ -97,12 +99,14 @@ ExpectedAttention expect_attention(const Problem<float>& problem) {
       for (At<DepthV> d : depth) {
         double m = 0, m_r = 0, largest = 0;  // sums over p |v|
         for (const Pair& pair : pairs) {
-          const double v = std::abs(double{at(problem.v, problem.kv_head(h), pair.j, d)});
+          const double v =
+              pair.kept * std::abs(double{at(problem.v, problem.kv_head(h), pair.j, d)});
           m += pair.p * v;
           m_r += pair.p * pair.r * v;
           largest = std::max(largest, v);
         }
         const double ref = std::abs(at(expected.out, h, i, d));
+        if (options.dropout.probability > 0) m_r += 3 * kU * m;  // of the factor and its product
         double bound = 1.01 * (m_r + ref * mean_r + sums * (m + ref) + 2 * kU * ref);
         double floor = kU * ref + (n + 2) * (kSmallest + kSmallestNormal * largest);
         // Where the result is NaN or infinite only its class is compared.

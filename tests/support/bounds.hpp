@@ -18,6 +18,10 @@ double sum_error(double n);
 // The relative error of the kernels' e^x, x <= 0, as kernels/exp-inl.h states it.
 double exp_error(double x);
 
+// The error of the kernels' score of an attended pair.
+double score_error(const reference::Problem<float>& problem, reference::At<axis::Head> h,
+                   reference::At<axis::Query> i, reference::At<axis::Key> j);
+
 // One batch element of attention.
 struct ExpectedAttention {
   template <class... Axes>

@@ -14,6 +14,14 @@ namespace rapt::tests {
 // [heads, seq_q, d_v] of one batch element.
 std::vector<float> plain_attention(const reference::Problem<float>& problem);
 
+// The gradients of q, k and v of one batch element, from a matrix of weights and one of their
+// gradients.
+struct PlainGradients {
+  std::vector<float> q, k, v;
+};
+PlainGradients plain_backward(const reference::Problem<float>& problem,
+                              const View<const float, axis::Head, axis::Query, axis::DepthV>& dout);
+
 // The errors of many elements against the reference.
 struct Errors {
   double sum_of_squares = 0, max = 0;

@@ -1,0 +1,96 @@
+// The plan of the backward pass. A batch element is cut by its own sizes, so that it has the same
+// bits alone and in any batch.
+#include <algorithm>
+
+#include "plan/plan.hpp"
+#include "plan/runs.hpp"
+
+namespace rapt::plan {
+namespace {
+
+using tiles::Index;
+
+Index ceil_div(Index n, Index step) { return (n + step - 1) / step; }
+
+// The sums of a batch element's parts, and those of a wave: 48 MiB.
+constexpr Index kSumFloats = Index{12} << 20;
+// Of a batch element: enough for the cores of most machines.
+constexpr Index kTasks = 32;
+// Rows and keys of a tile, where the config row of the forward pass has more: the tile's weights
+// and their gradients [128, 128], and five arrays of [128, depth], share L2 with the keys and
+// values. Of 64 to 512 each, on Zen 3 with 512 KiB; 256 keys cost 12 % with d = 128.
+constexpr Index kTileRows = 128, kTileKeys = 128;
+// A part reads and writes its sums at least this many times, beside which their adding is small.
+constexpr Index kPartBlocks = 2;
+
+void cut_bias(const tiles::BackwardProblem& problem, tiles::BackwardPlan& plan, Index block_q) {
+  const tiles::AttentionProblem& p = problem.forward;
+  const auto& grad = problem.grad_bias;
+  plan.bias_own = plan.bias_shared = p.batch;
+  plan.bias_own.size = plan.bias_shared.size = 1;
+  const bool each_query = grad.row_stride != 0;
+  for (int axis = 0; axis < p.batch.axes; ++axis) {
+    // Packed sequences have queries of their own.
+    const bool own = grad.batch_stride[axis] != 0 || (p.first_query != nullptr && each_query);
+    (own ? plan.bias_shared : plan.bias_own).extent[axis] = 1;
+    plan.bias_own.size *= plan.bias_own.extent[axis];
+    plan.bias_shared.size *= plan.bias_shared.extent[axis];
+  }
+  plan.bias_queries = ceil_div(block_q, p.group);
+  const Index blocks = each_query ? ceil_div(p.longest.seq_q, plan.bias_queries) : 1;
+  plan.bias_tasks = p.batch.size == 0 || p.kv_heads == 0
+                        ? 0
+                        : plan.bias_own.size * (grad.head_stride != 0 ? p.kv_heads : 1) * blocks;
+}
+
+}  // namespace
+
+tiles::BackwardPlan plan_backward(const tiles::BackwardProblem& problem) {
+  const tiles::AttentionProblem& p = problem.forward;
+  tiles::BackwardPlan plan;
+  const auto [kernels, blocks] = in_use(p);
+  plan.kernels = kernels;
+  plan.tile = blocks.tile;
+  const Index columns = plan.tile->columns;
+  const Index in_place = tiles::sums_in_place(problem, plan);
+  // Blocks of rows in whole panels.
+  const Index block_q =
+      std::max(ceil_div(std::min(blocks.block_q, kTileRows), columns), Index{1}) * columns;
+
+  Wide tasks = 0, unit_floats = 0;
+  for (const Run& run : p.kv_heads == 0 ? std::vector<Run>() : runs_of(p)) {
+    tiles::BackwardCut cut;
+    cut.sequence = run.first;
+    cut.count = run.count;
+    cut.rows = run.first.seq_q * p.group;
+    cut.capacity = p.first_key != nullptr ? run.first.seq_kv : p.longest.seq_kv;
+    cut.block_q = std::clamp(ceil_div(cut.rows, columns) * columns, columns, block_q);
+    cut.block_kv = std::clamp(run.first.seq_kv, Index{1}, std::min(blocks.block_kv, kTileKeys));
+    const Index row_blocks = std::max(ceil_div(cut.rows, cut.block_q), Index{1});
+    const Index floats = tiles::sum_floats(problem, plan, run.first.seq_kv);
+    const Index parts = std::min({row_blocks / kPartBlocks, ceil_div(kTasks, p.kv_heads),
+                                  in_place + kSumFloats / std::max<Index>(floats * p.kv_heads, 1)});
+    cut.part_rows = ceil_div(row_blocks, std::max(parts, Index{1})) * cut.block_q;
+    cut.parts = std::max(ceil_div(cut.rows, cut.part_rows), Index{1});
+    cut.first_unit = plan.units;
+    cut.first_task = plan.tasks;
+    plan.units += cut.count * p.kv_heads;
+    tasks += Wide{cut.count} * p.kv_heads * cut.parts;
+    unit_floats = std::max(unit_floats, Wide{cut.parts - in_place} * floats);
+    check_size("tasks", tasks);
+    check_size("floats for sums over the gradients of keys", unit_floats);
+    plan.tasks = static_cast<Index>(tasks);
+    plan.cuts.push_back(cut);
+  }
+  plan.unit_floats = ceil_div(static_cast<Index>(unit_floats), 16) * 16;
+  plan.wave_units = plan.unit_floats == 0 ? plan.units
+                                          : std::clamp<Index>(kSumFloats / plan.unit_floats, 1,
+                                                              std::max(plan.units, Index{1}));
+  if (problem.grad_slopes) plan.slope_floats = ceil_div(p.group, 16) * 16;
+  if (problem.grad_slopes || problem.grad_sinks) plan.head_tasks = p.heads;
+  if (problem.grad_bias) cut_bias(problem, plan, block_q);
+  plan.workspace = tiles::backward_workspace(problem, plan);
+  return plan;
+}
+
+}  // namespace rapt::plan
