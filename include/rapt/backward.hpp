@@ -2,11 +2,14 @@
 // added to scores. The scores are computed again from lse: no seq_q x seq_kv array.
 //
 // With p_j = exp(s_j - lse) the weights of a row, and dx the gradient by x:
-//   dv[g,j,:] = sum_(h of g, i) p_j dout[h,i,:]
-//   ds_j      = p_j (sum_d dout[h,i,d] v[g,j,d] - sum_d dout[h,i,d] out[h,i,d] + dlse[h,i])
-//   dbias[h,i,j] = ds_j;  dslope[h] = sum_(i,j) ds_j (j - x);  dsink[h] alike, of a score without
-//   key ds_j     *= 1 - tanh(s_j / softcap)^2                        where softcap > 0 dq[h,i,:] =
-//   scale sum_j ds_j k[g,j,:];  dk[g,j,:] = scale sum_(h of g, i) ds_j q[h,i,:]
+//   dv[g,j,:]    = sum_(h of g, i) p_j dout[h,i,:]
+//   ds_j         = p_j (dout[h,i,:] . v[g,j,:] - dout[h,i,:] . out[h,i,:] + dlse[h,i])
+//   dbias[h,i,j] = ds_j
+//   dslope[h]    = sum_(i,j) ds_j (j - x)
+//   dsink[h]     = sum_i ds of the sink, a key whose value is 0
+//   ds_j        *= 1 - tanh(s_j / softcap)^2                     where softcap > 0
+//   dq[h,i,:]    = scale sum_j ds_j k[g,j,:]
+//   dk[g,j,:]    = scale sum_(h of g, i) ds_j q[h,i,:]
 // Source: Dao et al. 2022, appendix B.4. What a query does not attend has no effect, and gives
 // nothing: NaN or Inf there never reaches a gradient, and a query that attends no key has gradient
 // 0.
