@@ -186,6 +186,11 @@ typedef struct rapt_attention_options {
 
   const rapt_array* lse;          // [batch..., heads, seq_q]: written when given
   const rapt_executor* executor;  // null: the default
+
+  // Dropout of the weights: see Dropout in rapt/attention.hpp.
+  float dropout_probability;  // 0: none
+  uint32_t dropout_offset;
+  uint64_t dropout_seed;
 } rapt_attention_options;
 
 // q [batch..., heads, seq_q, d_k], k [batch..., kv_heads, seq_kv, d_k],
@@ -202,6 +207,27 @@ RAPT_API rapt_status rapt_salience_map(const rapt_array* q, const rapt_array* k,
                                        const rapt_array* salience,
                                        const rapt_attention_options* options,
                                        rapt_row_activation activation, void* context);
+
+// Beside the gradient of out: what else is given, and what else is wanted.
+typedef struct rapt_backward_options {
+  size_t size;
+  const rapt_array* grad_lse;  // [batch..., heads, seq_q]; default 0
+  // Written when given, with the extents of what they are of.
+  const rapt_array* grad_bias;
+  const rapt_array* grad_alibi_slopes;
+  const rapt_array* grad_sinks;
+} rapt_backward_options;
+
+// The gradients of q, k and v from that of out: see rapt/backward.hpp. out and lse are those of
+// rapt_attention with the same q, k, v and options. Each array is f32, bf16 or f16, lse f32.
+// options and backward may be null.
+RAPT_API rapt_status rapt_attention_backward(const rapt_array* q, const rapt_array* k,
+                                             const rapt_array* v, const rapt_array* out,
+                                             const rapt_array* lse, const rapt_array* grad_out,
+                                             const rapt_array* grad_q, const rapt_array* grad_k,
+                                             const rapt_array* grad_v,
+                                             const rapt_attention_options* options,
+                                             const rapt_backward_options* backward);
 
 // How rapt_attention would compute this, in lines of text, without running it.
 RAPT_API rapt_status rapt_explain(const rapt_array* q, const rapt_array* k, const rapt_array* v,

@@ -38,6 +38,7 @@ AttentionOptions options_of(const rapt_attention_options& given, const Callbacks
   optional(o.v_scales, "v_scales", given.v_scales);
   optional(o.lse, "lse", given.lse);
   o.executor = executor.get();
+  o.dropout = {given.dropout_probability, given.dropout_seed, given.dropout_offset};
   return o;
 }
 
@@ -162,6 +163,29 @@ rapt_status rapt_attention(const rapt_array* q, const rapt_array* k, const rapt_
     const auto given = known("options", options);
     with_attention(q, k, v, out, given, Callbacks(given.executor),
                    [](const auto&... arguments) { attention(arguments...); });
+  });
+}
+
+rapt_status rapt_attention_backward(const rapt_array* q, const rapt_array* k, const rapt_array* v,
+                                    const rapt_array* out, const rapt_array* lse,
+                                    const rapt_array* grad_out, const rapt_array* grad_q,
+                                    const rapt_array* grad_k, const rapt_array* grad_v,
+                                    const rapt_attention_options* options,
+                                    const rapt_backward_options* backward) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    const auto more = known("backward", backward);
+    BackwardOptions b;
+    optional(b.grad_lse, "grad_lse", more.grad_lse);
+    optional(b.grad_bias, "grad_bias", more.grad_bias);
+    optional(b.grad_alibi_slopes, "grad_alibi_slopes", more.grad_alibi_slopes);
+    optional(b.grad_sinks, "grad_sinks", more.grad_sinks);
+    const Callbacks executor(given.executor);
+    attention_backward(required<AnyQ>("q", q), required<AnyK>("k", k), required<AnyV>("v", v),
+                       required<AnyOutIn>("out", out), required<LseIn>("lse", lse),
+                       required<AnyOutIn>("grad_out", grad_out),
+                       required<AnyGradQ>("grad_q", grad_q), required<AnyGradK>("grad_k", grad_k),
+                       required<AnyGradV>("grad_v", grad_v), options_of(given, executor), b);
   });
 }
 

@@ -95,7 +95,7 @@ bool heads_inside(const tiles::Array<T>& array, Index heads, Index positions) {
 }  // namespace
 
 std::string case_of(const tiles::AttentionProblem& p, const tiles::AttentionPlan& plan) {
-  if (plan.cuts.empty()) return "";
+  if (plan.cuts.empty() || p.dropout.probability > 0) return "";  // rapt-bench has no dropout
   const Lengths each(p, plan);
   const Index seq_q = *std::max_element(each.q.begin(), each.q.end());
   const Index seq_kv = *std::max_element(each.kv.begin(), each.kv.end());

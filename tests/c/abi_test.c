@@ -242,6 +242,52 @@ static void test_salience_map(void) {
   CHECK(salience_data[0] == 1.0f / SEQ_KV);
 }
 
+// The sum of all of out, whose gradient by out is 1.
+static double sum_of_out(void) {
+  want(1);
+  double sum = 0;
+  for (int i = 0; i < HEADS * SEQ_Q * D_V; ++i) sum += out_wanted[i];
+  return sum;
+}
+
+static void test_backward(void) {
+  set_up();
+  const rapt_attention_options options = {.size = sizeof options, .causal = 1, .lse = &lse};
+  CHECK(rapt_attention(&q, &k, &v, &out, &options) == RAPT_OK);
+  float ones_data[HEADS * SEQ_Q * D_V], dq_data[HEADS * SEQ_Q * D_K],
+      dk_data[KV_HEADS * SEQ_KV * D_K], dv_data[KV_HEADS * SEQ_KV * D_V];
+  for (int i = 0; i < HEADS * SEQ_Q * D_V; ++i) ones_data[i] = 1;
+  const rapt_array ones = rapt_dense(ones_data, RAPT_F32, 3, out_shape),
+                   dq = rapt_dense(dq_data, RAPT_F32, 3, q_shape),
+                   dk = rapt_dense(dk_data, RAPT_F32, 3, k_shape),
+                   dv = rapt_dense(dv_data, RAPT_F32, 3, v_shape);
+  CHECK(rapt_attention_backward(&q, &k, &v, &out, &lse, &ones, &dq, &dk, &dv, &options, NULL) ==
+        RAPT_OK);
+  // Central differences of some elements; the step is exact.
+  const float step = 1.0f / 64;
+  float* data[] = {q_data, k_data, v_data};
+  const float* gradients[] = {dq_data, dk_data, dv_data};
+  const int sizes[] = {HEADS * SEQ_Q * D_K, KV_HEADS * SEQ_KV * D_K, KV_HEADS * SEQ_KV * D_V};
+  for (int a = 0; a < 3; ++a) {
+    for (int i = 0; i < sizes[a]; i += 7) {
+      const float was = data[a][i];
+      data[a][i] = was + step;
+      const double more = sum_of_out();
+      data[a][i] = was - step;
+      const double wanted = (more - sum_of_out()) / (2 * (double)step);
+      data[a][i] = was;
+      CHECK(near(gradients[a] + i, &wanted, 1, 1e-3 * (1 + fabs(wanted))));
+    }
+  }
+  // Of what is not there.
+  const rapt_backward_options sinks = {.size = sizeof sinks, .grad_sinks = &lse};
+  CHECK_ERROR(
+      rapt_attention_backward(&q, &k, &v, &out, &lse, &ones, &dq, &dk, &dv, &options, &sinks),
+      RAPT_BAD_VALUE, WORDS("grad_sinks", "sinks is not"));
+  CHECK_ERROR(rapt_attention_backward(&q, &k, &v, &out, NULL, &ones, &dq, &dk, &dv, NULL, NULL),
+              RAPT_BAD_VALUE, WORDS("lse", "null"));
+}
+
 // --------------------------------------------------------------------------- plans, executors
 
 typedef struct {
@@ -724,7 +770,9 @@ static void test_layout(void) {
   CHECK(sizeof(rapt_int4_group) == 18);
   CHECK(offsetof(rapt_attention_options, causal) == 36);
   CHECK(offsetof(rapt_attention_options, tree_keys) == 112);
-  CHECK_LAST(rapt_attention_options, executor, 192);
+  CHECK(offsetof(rapt_attention_options, executor) == 192);
+  CHECK_LAST(rapt_attention_options, dropout_seed, 208);
+  CHECK_LAST(rapt_backward_options, grad_sinks, 32);
   CHECK_LAST(rapt_attention_part, lse, 8);
   CHECK_LAST(rapt_attention_pointers, bias, 72);
   CHECK_LAST(rapt_rotation, frequency_factors, 48);
@@ -804,6 +852,7 @@ int main(void) {
   test_pages();
   test_packed();
   test_salience_map();
+  test_backward();
   test_plan();
   test_executors();
   test_merge();

@@ -87,12 +87,15 @@ rapt_attention_options options_of(const AttentionOptions& options, Arrays& array
   c.k_scales = arrays(options.k_scales);
   c.v_scales = arrays(options.v_scales);
   c.lse = arrays(options.lse);
+  c.dropout_probability = options.dropout.probability;
+  c.dropout_seed = options.dropout.seed;
+  c.dropout_offset = options.dropout.offset;
   return c;
 }
 
 TEST(C, ComputesTheBitsOfAttention) {
   Seeds(71, cases(600)).for_each([](std::uint64_t seed) {
-    const AttentionCase c = AttentionCase::random(seed);
+    const AttentionCase c = with_dropout(AttentionCase::random(seed));
     AttentionData data(c);
     data.run();
     const std::vector<float> out = data.out.values(), lse = data.lse.values();

@@ -30,6 +30,10 @@ class EveryCall {
     rotation_.dims = kDepth;
 
     add("rapt_attention", [this] { return rapt_attention(&q_, &q_, &q_, &out_, &options_); });
+    add("rapt_attention_backward", [this] {
+      return rapt_attention_backward(&q_, &q_, &q_, &q_, &row_, &q_, &out_, &other_, &grad_,
+                                     &options_, nullptr);
+    });
     add("rapt_salience_map",
         [this] { return rapt_salience_map(&q_, &q_, &salience_, &options_, nullptr, nullptr); });
     add("rapt_explain", [this] {
@@ -149,12 +153,14 @@ class EveryCall {
 
   const std::int64_t seq_;
   std::vector<float> q_data_ = numbers(kHeads * seq_ * kDepth), out_data_ = q_data_,
-                     other_data_ = q_data_, row_data_ = numbers(kHeads * seq_),
+                     other_data_ = q_data_, grad_data_ = q_data_,
+                     row_data_ = numbers(kHeads * seq_),
                      salience_data_ = numbers(kHeads * seq_ * seq_);
   std::vector<std::int8_t> int8_data_ = std::vector<std::int8_t>(q_data_.size());
   rapt_array q_ = array(q_data_.data(), RAPT_F32, {kHeads, seq_, kDepth});
   rapt_array out_ = array(out_data_.data(), RAPT_F32, {kHeads, seq_, kDepth});
   rapt_array other_ = array(other_data_.data(), RAPT_F32, {kHeads, seq_, kDepth});
+  rapt_array grad_ = array(grad_data_.data(), RAPT_F32, {kHeads, seq_, kDepth});
   rapt_array int8_ = array(int8_data_.data(), RAPT_INT8, {kHeads, seq_, kDepth});
   rapt_array row_ = array(row_data_.data(), RAPT_F32, {kHeads, seq_});
   rapt_array salience_ = array(salience_data_.data(), RAPT_F32, {kHeads, seq_, seq_});
