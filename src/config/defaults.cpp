@@ -67,14 +67,12 @@ GemmRow default_gemm_row(const Caches& caches, Registers registers) {
 
   // A panel of b [block_k, NR] streams from L2 whatever its depth, at 11 bytes a cycle or less (as
   // above), so L1 sets no limit. Each slice of k reads and writes c once more, which costs several
-  // percent where c's rows fall into few cache sets: 1024 deep, most products have one slice. But
-  // eight such panels, the rows of b that are asked for meanwhile and a few rows of a must leave
-  // room in L2: with 512 KiB, 256 is 10 to 20 % faster for 64 rows by 4096 x 4096, and no slower
-  // for 1024 cubed (Zen 3).
-  row.block_k = caches.l2 < (std::int64_t{1} << 20) ? 256 : 1024;
+  // percent: 1024 deep, most products have one.
+  row.block_k = 1024;
 
-  // L2: the block of a [block_m, block_k] fills half, and is read once for every panel of b.
-  row.block_m = fit(caches.l2 / 2, row.block_k * kFloat, mr, mr, 512);
+  // L2: the block of a [block_m, block_k] fills half, and is read once for every panel of b. But at
+  // least 120 rows, or panels pass too often (Zen 3, whose L2 has 512 KiB).
+  row.block_m = fit(caches.l2 / 2, row.block_k * kFloat, mr, 120, 512);
 
   // A task's share of b [block_k, block_n] comes from L3 or memory and is packed; wide enough that
   // a's block, too, is read from there seldom, narrow enough that a product of 2048 columns makes

@@ -273,7 +273,15 @@ tiles::GemmPlan plan_gemm(const tiles::GemmProblem& problem) {
     p.element_rows = p.m;
   }
 
-  const tiles::GemmBlocks blocks{plan.tile, row.block_m, row.block_n, row.block_k, row.direct_rows};
+  tiles::GemmBlocks blocks{plan.tile, row.block_m, row.block_n, row.block_k, row.direct_rows};
+  // Few rows are one block, past which b's panels go once and must leave room in L2 for the next;
+  // of many, every slice of k would read and write c once more. The rows of one element decide,
+  // since slices are the order of sums.
+  constexpr tiles::Index kFewRows = 128, kFewRowsDepth = 256;
+  if (p.element_rows <= kFewRows) {
+    blocks.block_m = std::max(blocks.block_m, kFewRows);
+    blocks.block_k = std::min(blocks.block_k, kFewRowsDepth);
+  }
   plan.algorithm = first_that_takes(kGemm, p, blocks);
   plan.algorithm->cut(plan, blocks);
   return plan;
