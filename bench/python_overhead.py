@@ -17,16 +17,7 @@ import rapt
 import rapt.jax
 import rapt.torch
 import torch
-
-
-class Array(ctypes.Structure):  # rapt_array of rapt/rapt.h
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("type", ctypes.c_int32),
-        ("rank", ctypes.c_int32),
-        ("extents", ctypes.c_int64 * 8),
-        ("strides", ctypes.c_int64 * 8),
-    ]
+from c_arrays import dense
 
 
 def microseconds(call, runs=5000):
@@ -35,8 +26,7 @@ def microseconds(call, runs=5000):
 
 def c_call(library):
     numbers = [np.ones((1, 1, 1, 8), np.float32) for _ in range(4)]
-    arrays = [Array(x.ctypes.data, 0, 4, (1, 1, 1, 8), (8, 8, 8, 1)) for x in numbers]
-    pointers = [ctypes.byref(array) for array in arrays]
+    pointers = [ctypes.byref(dense(x)) for x in numbers]
     assert library.rapt_attention(*pointers, None) == 0
     empty = microseconds(lambda: library.rapt_version())
     return microseconds(lambda: library.rapt_attention(*pointers, None)) - empty

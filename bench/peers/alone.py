@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from c_arrays import dense
 from main import make_operands
 from shim import Shim
 
@@ -51,16 +52,6 @@ def long(threads: int) -> dict:
     return {"bytes": beyond, "speed": statistics.median(ratios), "gflops": max(rates[LONG]) * 1e-9}
 
 
-class _Array(ctypes.Structure):  # rapt_array of rapt/rapt.h
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("type", ctypes.c_int32),
-        ("rank", ctypes.c_int32),
-        ("extents", ctypes.c_int64 * 8),
-        ("strides", ctypes.c_int64 * 8),
-    ]
-
-
 def load(path: str) -> dict:
     for needed in ("libstdc++.so.6", "libtbb.so.12"):
         try:
@@ -72,11 +63,10 @@ def load(path: str) -> dict:
     library = ctypes.CDLL(path)
     loaded = clock()
     library.rapt_serial_executor.restype = ctypes.c_void_p
-    options = (ctypes.c_int64 * 25)()  # rapt_attention_options: all 0 but its size and, last, the executor
+    options = (ctypes.c_int64 * 25)()  # rapt_attention_options up to its executor: all 0 but that and the size
     options[0], options[24] = ctypes.sizeof(options), library.rapt_serial_executor()
     numbers = [np.ones((1, 1, 64, 64), np.float32) for _ in range(4)]
-    arrays = [_Array(x.ctypes.data, 0, 4, (1, 1, 64, 64), (4096, 4096, 64, 1)) for x in numbers]
-    pointers = [ctypes.byref(array) for array in arrays]
+    pointers = [ctypes.byref(dense(x)) for x in numbers]
     seconds = []
     for _ in range(200):
         begin = clock()
