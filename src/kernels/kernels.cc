@@ -25,7 +25,8 @@ namespace rapt::kernels::HWY_NAMESPACE {
 
 template <int kRows, int kVectors>
 TileKernel Tile() {
-  return {kRows, kVectors, static_cast<int>(kVectors * Lanes()), &TileProductOf<kRows, kVectors>};
+  return {kRows, kVectors, static_cast<int>(kVectors * Lanes()),
+          &TileProductOf<kRows, kVectors, float>, &TileProductOf<kRows, kVectors, Pair>};
 }
 
 const Kernels& Table() {
@@ -36,10 +37,11 @@ const Kernels& Table() {
     hwy::TargetName(HWY_TARGET),
     static_cast<int>(Lanes()),
     32,
+    HWY_NATIVE_DOT_BF16,
     5,
     {Tile<14, 2>(), Tile<12, 2>(), Tile<8, 3>(), Tile<4, 4>(), Tile<2, 8>()},
 #else
-  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, 3,
+  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, HWY_NATIVE_DOT_BF16, 3,
                                 {Tile<6, 2>(), Tile<3, 3>(), Tile<2, 4>(), {}, {}},
 #endif
     DotProductOf,
@@ -50,6 +52,7 @@ const Kernels& Table() {
     DropOf,
     PackRowsOf,
     PackColumnsOf,
+    PackPairsOf,
     UnpackRowsOf,
     WidenRow,
     NarrowRow,
@@ -77,7 +80,9 @@ struct BestFirst {
   BestFirst() {
     // Highway numbers targets so that a better one has a lower bit. The static target is visited
     // twice.
-    const int64_t supported = hwy::SupportedTargets();
+    int64_t supported = hwy::SupportedTargets();
+    // Highway keeps AVX3_ZEN4 for AMD; what it is here, every CPU with more than it runs, too.
+    if (supported & HWY_AVX3_SPR) supported |= HWY_AVX3_ZEN4;
 #define RAPT_VISIT(TARGET, NAMESPACE) \
   if (supported & TARGET)             \
     tables[hwy::Num0BitsBelowLS1Bit_Nonzero64(uint64_t{TARGET})] = &NAMESPACE::Table();

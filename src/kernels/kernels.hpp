@@ -39,6 +39,9 @@ struct TileProduct {
   NextRows next{};
 };
 
+// Pairs: two bf16 numbers in the place of one float, the first in its low half. Kernels read them
+// at any address.
+
 // Rows of a matrix, each contiguous: at equal distances, or anywhere.
 struct StoredRows {
   const std::byte* first = nullptr;
@@ -85,12 +88,14 @@ struct SoftmaxStep {
   Index n;      // keys
   Index bias_begin;  // keys before this one have no bias, and bias need not be filled there (lanes
                      // only)
-  Index rows;        // columns in use (lanes), or rows
-  float pre_scale;   // multiplies a score, first
-  float softcap;     // > 0: then bounds it, softcap * tanh(score / softcap); then bias is added
-  float scale;       // of the exponent: p = e^(scale * (s - max)), positive
-  float* row_max;    // [rows] state: maximum so far, before scale; -inf at first
-  float* row_sum;    // [rows] state: sum of p so far
+  bool pairs = false;  // lanes only: p of keys 2i and 2i + 1, rounded to bf16, as pairs in row i of
+                       // s; that of a key that is not there is 0
+  Index rows;          // columns in use (lanes), or rows
+  float pre_scale;     // multiplies a score, first
+  float softcap;       // > 0: then bounds it, softcap * tanh(score / softcap); then bias is added
+  float scale;         // of the exponent: p = e^(scale * (s - max)), positive
+  float* row_max;      // [rows] state: maximum so far, before scale; -inf at first
+  float* row_sum;      // [rows] state: sum of p so far
   float* rescale;  // [rows] out: what earlier sums and outputs were multiplied by, e^(scale * (old
                    // max - new max))
 };
@@ -143,6 +148,14 @@ struct PackColumns {
   Index panel_columns;  // NR
 };
 
+// pairs[i, x] = rows 2i and 2i + 1 of b, bf16; 0 where b has no such row
+struct PackPairs {
+  StoredRows b;  // [rows] rows, each [columns]
+  Index rows, columns;
+  bool finite;   // 0 in place of NaN and infinity
+  float* pairs;  // [rows / 2, rounded up, columns]
+};
+
 // destination[r][x * stride] = panel[x, r] / divisor[r]; 0 where divisor[r] is 0
 struct UnpackRows {
   const float* panel;  // [length, columns]
@@ -162,6 +175,7 @@ struct TileKernel {
   int vectors;
   int columns;  // NR = vectors * lanes
   void (*product)(const TileProduct&);
+  void (*pair_product)(const TileProduct&);  // the same of pairs: inner, and strides, count them
 };
 
 inline constexpr int kMaxTiles = 5;
@@ -172,6 +186,7 @@ struct Kernels {
   const char* target;  // Highway's name
   int lanes;           // f32 lanes of a vector
   int registers;       // vector registers
+  bool native_pairs;   // whether the CPU multiplies pairs; if not, pair_product is slow
   int n_tiles;
   TileKernel tiles[kMaxTiles];  // the first is the default, and none is narrower
   void (*dot_product)(const DotProduct&);
@@ -182,6 +197,7 @@ struct Kernels {
   void (*drop)(const Drop&);
   void (*pack_rows)(const PackRows&);
   void (*pack_columns)(const PackColumns&);
+  void (*pack_pairs)(const PackPairs&);
   void (*unpack_rows)(const UnpackRows&);
   void (*widen)(Type, const void* from, Index n, float* to);   // n a multiple of 32 for int4
   void (*narrow)(Type, const float* from, Index n, void* to);  // to f32, bf16 or f16

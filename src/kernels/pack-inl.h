@@ -112,6 +112,34 @@ inline void PackColumnsOf(const PackColumns& p) {
   });
 }
 
+inline void PackPairsOf(const PackPairs& p) {
+  const hn::Rebind<std::uint16_t, F32> d16;
+  const hn::RebindToUnsigned<F32> d;
+  const Index n = Lanes();
+  const auto load = [&](Index row, Index x) HWY_ATTR {
+    auto v = hn::Zero(d16);
+    if (row < p.rows) {
+      const auto* from = reinterpret_cast<const std::uint16_t*>(RowAt<BFloat16>(p.b, row)) + x;
+      v = x + n <= p.columns ? hn::LoadU(d16, from)
+                             : hn::LoadN(d16, from, static_cast<size_t>(p.columns - x));
+    }
+    const auto exponent = hn::Set(d16, std::uint16_t{0x7f80});
+    if (p.finite) v = hn::IfThenZeroElse(hn::Eq(hn::And(v, exponent), exponent), v);
+    return hn::PromoteTo(d, v);
+  };
+  for (Index i = 0; i < p.rows; i += 2) {
+    float* to = p.pairs + i / 2 * p.columns;
+    for (Index x = 0; x < p.columns; x += n) {
+      const V32 pair = hn::BitCast(F32(), hn::Or(load(i, x), hn::ShiftLeft<16>(load(i + 1, x))));
+      if (x + n <= p.columns) {
+        hn::StoreU(pair, F32(), to + x);
+      } else {
+        StoreTail(pair, to + x, p.columns - x);
+      }
+    }
+  }
+}
+
 inline void UnpackRowsOf(const UnpackRows& p) {
   const Index n = Lanes();
   for (Index r = 0; r < p.rows; r += n) {

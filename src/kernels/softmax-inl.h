@@ -62,8 +62,22 @@ HWY_INLINE void Prepare(float* s, const float* bias, Index vectors, Index stride
   }
 }
 
+// Two numbers of each lane, rounded to bf16, as a pair.
+HWY_INLINE V32 PairOf(V32 first, V32 second) {
+  const hn::RebindToUnsigned<F32> d;
+  const hn::Rebind<hwy::bfloat16_t, F32> d_bf16;
+  const hn::Rebind<std::uint16_t, F32> d16;
+  const auto bits = [&](V32 v) HWY_ATTR {
+    return hn::PromoteTo(d, hn::BitCast(d16, hn::DemoteTo(d_bf16, v)));
+  };
+  return hn::BitCast(F32(), hn::Or(bits(first), hn::ShiftLeft<16>(bits(second))));
+}
+
+// What remains of the weights: floats in the place of the scores, or pairs, in half of it.
+enum class Weights { kFloats, kPairs };
+
 // One step for the row(s) whose scores are `vectors` vectors, `stride` apart.
-template <class Lanes>
+template <class Lanes, Weights kWeights = Weights::kFloats>
 HWY_INLINE void OnlineStep(float* s, Index vectors, Index stride, ExpScale scale, float* row_max,
                            float* row_sum, float* rescale) {
   const F32 d;
@@ -87,17 +101,28 @@ HWY_INLINE void OnlineStep(float* s, Index vectors, Index stride, ExpScale scale
   V32 sum0 = hn::Zero(d), sum1 = sum0, sum2 = sum0, sum3 = sum0;
   const auto probability = [&](Index at) HWY_ATTR {
     const V32 p = ExpScaled(scale, hn::Sub(hn::LoadU(d, s + at * stride), reference));
-    hn::StoreU(p, d, s + at * stride);
+    if (kWeights == Weights::kFloats) hn::StoreU(p, d, s + at * stride);
     return p;
+  };
+  const auto store_pair = [&](Index at, V32 first, V32 second) HWY_ATTR {
+    if (kWeights == Weights::kPairs) hn::StoreU(PairOf(first, second), d, s + at / 2 * stride);
   };
   j = 0;
   for (; j + 4 <= vectors; j += 4) {
-    sum0 = hn::Add(sum0, probability(j));
-    sum1 = hn::Add(sum1, probability(j + 1));
-    sum2 = hn::Add(sum2, probability(j + 2));
-    sum3 = hn::Add(sum3, probability(j + 3));
+    const V32 p0 = probability(j), p1 = probability(j + 1);
+    const V32 p2 = probability(j + 2), p3 = probability(j + 3);
+    sum0 = hn::Add(sum0, p0);
+    sum1 = hn::Add(sum1, p1);
+    sum2 = hn::Add(sum2, p2);
+    sum3 = hn::Add(sum3, p3);
+    store_pair(j, p0, p1);
+    store_pair(j + 2, p2, p3);
   }
-  for (; j < vectors; ++j) sum0 = hn::Add(sum0, probability(j));
+  for (; j < vectors; j += 2) {
+    const V32 p0 = probability(j), p1 = j + 1 < vectors ? probability(j + 1) : hn::Zero(d);
+    sum0 = hn::Add(hn::Add(sum0, p0), p1);
+    store_pair(j, p0, p1);
+  }
 
   const V32 shrink = ExpScaled(scale, hn::Sub(old_max, reference));
   const V32 sum = Lanes::Sum(hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3)));
@@ -118,8 +143,8 @@ inline void SoftmaxLanes(const SoftmaxStep& p) {
       const Index from = plain * p.s_row + col;
       Prepare(p.s + from, p.bias + from, p.n - plain, p.s_row, p);
     }
-    OnlineStep<EachLane>(p.s + col, p.n, p.s_row, scale, p.row_max + col, p.row_sum + col,
-                         p.rescale + col);
+    const auto step = p.pairs ? OnlineStep<EachLane, Weights::kPairs> : OnlineStep<EachLane>;
+    step(p.s + col, p.n, p.s_row, scale, p.row_max + col, p.row_sum + col, p.rescale + col);
   }
 }
 

@@ -3,6 +3,7 @@
 //
 // One body serves q k^T, p v and the matrix product. An element of a is broadcast, a vector of b is
 // multiplied by it. Per step of k: kRows broadcasts and kVectors loads feed kRows * kVectors FMAs.
+// Of pairs, an "element" of a or b is two of bf16, a step two steps of k.
 #include "kernels/vector-inl.h"
 
 #if defined(RAPT_KERNELS_TILE_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -13,6 +14,7 @@
 #endif
 
 #include <array>
+#include <cstring>
 #include <utility>
 
 HWY_BEFORE_NAMESPACE();
@@ -21,8 +23,44 @@ namespace rapt::kernels::HWY_NAMESPACE {
 // How a's rows lie: side by side (a_row = 1: packed, or v^T), or each along k (anything else).
 enum class Rows { kAdjacent, kStrided };
 
-template <int kRows, int kVectors, Rows kLayout>
+// How elements are read and multiplied.
+struct Pair {};
+template <class Element>
+struct Arithmetic;
+template <>
+struct Arithmetic<float> {
+  static HWY_INLINE V32 Broadcast(const float* a) { return hn::Set(F32(), *a); }
+  static HWY_INLINE V32 MulAdd(V32 a, V32 b, V32 sum) { return hn::MulAdd(a, b, sum); }
+};
+template <>
+struct Arithmetic<Pair> {
+  static HWY_INLINE V32 Broadcast(const float* a) {
+    std::uint32_t pair;
+    std::memcpy(&pair, a, sizeof(pair));
+    return hn::BitCast(F32(), hn::Set(hn::RebindToUnsigned<F32>(), pair));
+  }
+  static HWY_INLINE V32 MulAdd(V32 a, V32 b, V32 sum) {
+    const F32 d;
+#if HWY_NATIVE_DOT_BF16
+    const hn::Repartition<hwy::bfloat16_t, F32> db;
+    V32 unused = hn::Zero(d);
+    return hn::ReorderWidenMulAccumulate(d, hn::BitCast(db, a), hn::BitCast(db, b), sum, unused);
+#else
+    const hn::RebindToUnsigned<F32> du;
+    const auto first = [&](V32 v) HWY_ATTR {
+      return hn::BitCast(d, hn::ShiftLeft<16>(hn::BitCast(du, v)));
+    };
+    const auto second = [&](V32 v) HWY_ATTR {
+      return hn::BitCast(d, hn::And(hn::BitCast(du, v), hn::Set(du, 0xffff0000u)));
+    };
+    return hn::MulAdd(second(a), second(b), hn::MulAdd(first(a), first(b), sum));
+#endif
+  }
+};
+
+template <int kRows, int kVectors, Rows kLayout, class Element>
 struct RegisterTile {
+  using Number = Arithmetic<Element>;
   // Accumulator i is row i / kVectors, vector i % kVectors. They travel as a parameter pack because
   // vectors of unknown length (SVE, RVV) may not stand in arrays or structs.
   using Accumulators = std::make_index_sequence<kRows * kVectors>;
@@ -48,8 +86,8 @@ struct RegisterTile {
     const float* HWY_RESTRICT b = p.b;
     for (Index x = 0; x < p.inner; ++x) {
       // The compiler reads each of a's elements and each of b's vectors once.
-      ((acc = hn::MulAdd(hn::Set(d, a[static_cast<Index>(I / kV) * a_row]),
-                         hn::LoadU(d, b + (I % kV) * n), acc)),
+      ((acc = Number::MulAdd(Number::Broadcast(a + static_cast<Index>(I / kV) * a_row),
+                             hn::LoadU(d, b + (I % kV) * n), acc)),
        ...);
       a += a_inner;
       b += p.b_inner;
@@ -100,12 +138,12 @@ struct RegisterTile {
 
 // Tiles of nearly equal height, because a low tile has too few accumulators to hide the latency of
 // an FMA: 16 rows by 14 are 8 + 8, not 14 + 2.
-template <int kMaxRows, int kVectors, Rows kLayout>
+template <int kMaxRows, int kVectors, Rows kLayout, class Element>
 HWY_INLINE void AllRows(const TileProduct& p) {
   using Function = void (*)(const TileProduct&, const float*, float*);
   static constexpr auto kTiles = []<size_t... R>(std::index_sequence<R...>) {
     return std::array<Function, kMaxRows>{
-        &RegisterTile<static_cast<int>(R) + 1, kVectors, kLayout>::Run...};
+        &RegisterTile<static_cast<int>(R) + 1, kVectors, kLayout, Element>::Run...};
   }(std::make_index_sequence<kMaxRows>());
   const Index columns = kVectors * Lanes();
   const Index tiles = (p.rows + kMaxRows - 1) / kMaxRows;
@@ -135,13 +173,13 @@ HWY_INLINE void AllRows(const TileProduct& p) {
   }
 }
 
-template <int kMaxRows, int kVectors>
+template <int kMaxRows, int kVectors, class Element>
 void TileProductOf(const TileProduct& p) {
   if (p.a_row == 1) {
-    AllRows<kMaxRows, kVectors, Rows::kAdjacent>(p);
+    AllRows<kMaxRows, kVectors, Rows::kAdjacent, Element>(p);
   } else {
     HWY_DASSERT(p.a_inner == 1);
-    AllRows<kMaxRows, kVectors, Rows::kStrided>(p);
+    AllRows<kMaxRows, kVectors, Rows::kStrided, Element>(p);
   }
 }
 

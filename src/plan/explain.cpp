@@ -17,7 +17,7 @@ using tiles::Index;
 // Walks the tiles of a unit as its algorithm does, and asks the masks what they will say.
 void count_tiles(const tiles::AttentionProblem& p, const tiles::AttentionPlan& plan,
                  const tiles::Cut& cut, const tiles::Rows& rows, Explanation& e) {
-  const Index height = cut.algorithm == &tiles::kFlashLanes ? plan.tile->columns : rows.count;
+  const Index height = cut.algorithm == &tiles::kFlashRows ? rows.count : plan.tile->columns;
   for (Index first = 0; first < rows.count; first += height) {
     const tiles::Rows part = rows.part(first, height);
     const tiles::Keys reachable = reachable_keys(part);

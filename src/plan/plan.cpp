@@ -14,7 +14,8 @@
 namespace rapt::plan {
 namespace {
 
-const tiles::AttentionAlgorithm* const kAttention[] = {&tiles::kFlashLanes, &tiles::kFlashRows};
+const tiles::AttentionAlgorithm* const kAttention[] = {&tiles::kFlashPairs, &tiles::kFlashLanes,
+                                                       &tiles::kFlashRows};
 const tiles::GemmAlgorithm* const kGemm[] = {&tiles::kGemmDot, &tiles::kGemmRows,
                                              &tiles::kGemmDirect, &tiles::kGemmPacked};
 
@@ -73,8 +74,13 @@ config::AttentionRow config_row(const tiles::AttentionProblem& problem,
                                std::max(problem.d_k, problem.d_v));
 }
 
-tiles::AttentionBlocks blocks_of(const config::AttentionRow& row, const kernels::TileKernel* tile) {
-  return {tile, row.block_q, row.block_kv, row.short_rows, row.split_kv};
+tiles::AttentionBlocks blocks_of(const config::AttentionRow& row, const kernels::Kernels& kernels) {
+  return {find_tile(kernels, row.tile),
+          kernels.native_pairs,
+          row.block_q,
+          row.block_kv,
+          row.short_rows,
+          row.split_kv};
 }
 
 // Whether all batch elements have the lengths of the first, and begin where it begins.
@@ -178,7 +184,7 @@ std::vector<Run> runs_of(const tiles::AttentionProblem& problem) {
 InUse in_use(const tiles::AttentionProblem& problem) {
   const kernels::Kernels& kernels = current_kernels();
   const config::AttentionRow row = config_row(problem, kernels);
-  return {&kernels, blocks_of(row, find_tile(kernels, row.tile))};
+  return {&kernels, blocks_of(row, kernels)};
 }
 
 tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
@@ -245,7 +251,7 @@ RowInUse row_in_use(const tiles::AttentionProblem& problem, const kernels::Kerne
 std::vector<Refusal> refusals(const tiles::AttentionProblem& problem,
                               const kernels::Kernels& kernels, tiles::Index rows) {
   const config::AttentionRow row = config_row(problem, kernels);
-  const tiles::AttentionBlocks blocks = blocks_of(row, find_tile(kernels, row.tile));
+  const tiles::AttentionBlocks blocks = blocks_of(row, kernels);
   std::vector<Refusal> result;
   for (const tiles::AttentionAlgorithm* algorithm : kAttention)
     result.push_back({algorithm->name, algorithm->refuse(problem, rows, blocks)});

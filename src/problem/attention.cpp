@@ -221,6 +221,7 @@ tiles::AttentionProblem check_scores(const AnyQ& q, const AnyK& k,
   if (elements.paged) check_block_table(options.block_table, k.batch_extent(0), p);
 
   p.dropout = options.dropout;
+  p.round_weights = options.round_weights;
   if (!(p.dropout.probability >= 0 && p.dropout.probability < 1)) {
     fail(ErrorCode::bad_value, {"dropout.probability", std::to_string(p.dropout.probability),
                                 "must be at least 0, and below 1"});

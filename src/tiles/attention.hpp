@@ -25,6 +25,7 @@ struct AttentionProblem {
   Index d_k = 0, d_v = 0;
   float scale = 1.0f, softcap = 0.0f;
   Dropout dropout;
+  RoundWeights round_weights = RoundWeights::where_native;
 
   Stored<const std::byte> q, k, v;        // [head, position, depth]; paged: k and v [page, ...]
   Array<const float> k_scales, v_scales;  // [head, position] of int8
@@ -100,6 +101,7 @@ struct AttentionPlan {
 // What a config row says.
 struct AttentionBlocks {
   const kernels::TileKernel* tile;
+  bool native_pairs;  // of the target
   Index block_q, block_kv, short_rows, split_kv;
 };
 
@@ -117,6 +119,7 @@ struct AttentionAlgorithm {
   void (*run)(const AttentionPlan&, const Task&, float* workspace);
 };
 
+extern const AttentionAlgorithm kFlashPairs;
 extern const AttentionAlgorithm kFlashLanes;
 extern const AttentionAlgorithm kFlashRows;
 

@@ -11,8 +11,14 @@
 //     s  = K qt               step 1, K broadcast
 //     s  = p = softmax step   steps 3 to 5
 //     ot = ot * rescale + V^T s   step 6, V^T broadcast
+//
+// flash_pairs is the same on pairs of bf16, for CPUs that multiply them: where flash_lanes has a
+// float, it has two neighbours along the axis that a product sums over. Those of q and K lie side
+// by side; those of p and V, of two keys, are packed.
 #include <algorithm>
+#include <cstring>
 #include <limits>
+#include <optional>
 
 #include "tiles/dropout.hpp"
 #include "tiles/scores.hpp"
@@ -23,21 +29,146 @@
 namespace rapt::tiles {
 namespace {
 
+Index round_up(Index n, Index step) { return (n + step - 1) / step * step; }
+
+// K or V of a block of keys, as a product reads it, and as it is stored: without rows where those
+// are not at equal distances, or not read by each panel.
+struct Operand {
+  KeyBlock block;
+  StoredRows stored = {};
+};
+
+// What the products of a block of keys read: floats.
+class Floats {
+ public:
+  static constexpr Index kNumbers = 1;  // in an element
+  static auto product(const AttentionPlan& plan) { return plan.tile->product; }
+
+  Floats(const AttentionProblem& p, const Cut& cut, Workspace& workspace)
+      : k_in_place_(KeyReader::in_place(p, p.k)),
+        v_in_place_(KeyReader::in_place_down(p, p.v, p.d_v)),
+        k_copy_(workspace.floats(k_in_place_ ? 0 : cut.block_kv * p.d_k)),
+        v_copy_(workspace.floats(v_in_place_ ? 0 : cut.block_kv * p.d_v)),
+        v_zeroed_(workspace.floats(may_mask(p) ? cut.block_kv * p.d_v : 0)) {}
+
+  // A row of q: where it lies, at q_stride, or in `copy` [d_k].
+  static const float* q_row(const AttentionProblem& p, const kernels::Kernels& kernel,
+                            const std::byte* row, float* copy) {
+    if (p.q.type == Type::f32) return reinterpret_cast<const float*>(row);
+    read_row(kernel, p.q, row, p.d_k, copy);
+    return copy;
+  }
+  static Index q_stride(const AttentionProblem& p) {
+    return p.q.type == Type::f32 ? p.q.column_stride / bytes_of(Type::f32) : 1;
+  }
+
+  Operand k(const KeyReader& reader, Keys keys) const {
+    return operand(reader.floats(keys, k_in_place_, k_copy_), k_in_place_);
+  }
+  Operand v(const kernels::Kernels& kernel, const KeyReader& reader, Keys keys) {
+    const Operand v = operand(reader.floats(keys, v_in_place_, v_copy_), v_in_place_);
+    not_finite_.emplace(kernel, stored_rows(v.block), keys.count(), reader.depth(), v_zeroed_);
+    return v;
+  }
+  // Values with NaN or infinity, of the last v().
+  NotFinite& not_finite() { return *not_finite_; }
+  KeyBlock finite_v() const { return not_finite_->zeroed(); }
+  // p [n, NR] as floats, in place.
+  static void unpack_weights(float*, Index, Index) {}
+
+ private:
+  static Operand operand(KeyBlock block, bool in_place) {
+    return {block, in_place ? stored_rows(block) : StoredRows{}};
+  }
+
+  bool k_in_place_, v_in_place_;
+  float *k_copy_, *v_copy_, *v_zeroed_;  // [block_kv, d_k], [block_kv, d_v] twice
+  std::optional<NotFinite> not_finite_;
+};
+
+// Pairs of bf16.
+class Pairs {
+ public:
+  static constexpr Index kNumbers = 2;
+  static auto product(const AttentionPlan& plan) { return plan.tile->pair_product; }
+
+  Pairs(const AttentionProblem& p, const Cut& cut, Workspace& workspace)
+      : k_in_place_(KeyReader::pairs_in_place(p, p.k, p.d_k)),
+        k_copy_(workspace.floats(k_in_place_ ? 0 : cut.block_kv * pairs(p.d_k))),
+        v_pairs_(workspace.floats(pairs(cut.block_kv) * p.d_v)),
+        v_finite_(workspace.floats(may_mask(p) ? pairs(cut.block_kv) * p.d_v : 0)),
+        v_rows_(workspace.pointers<const void>(p.pages.table ? cut.block_kv : 0)) {}
+
+  static const float* q_row(const AttentionProblem& p, const kernels::Kernels&,
+                            const std::byte* row, float* copy) {
+    copy_pairs(row, p.q.column_stride, p.d_k, copy);
+    return copy;
+  }
+  static Index q_stride(const AttentionProblem&) { return 1; }
+
+  Operand k(const KeyReader& reader, Keys keys) const {
+    const KeyBlock block = reader.pairs(keys, k_in_place_, k_copy_);
+    return {block, k_in_place_ ? stored_rows(block) : StoredRows{}};
+  }
+  Operand v(const kernels::Kernels& kernel, const KeyReader& reader, Keys keys) {
+    kernel_ = &kernel;
+    packed_ = {.b = reader.rows(keys, nullptr, v_rows_, nullptr),
+               .rows = keys.count(),
+               .columns = reader.depth(),
+               .finite = false,
+               .pairs = v_pairs_};
+    kernel.pack_pairs(packed_);
+    not_finite_.emplace(kernel, packed_.b, keys.count(), reader.depth(), nullptr);
+    return {{v_pairs_, reader.depth()}, packed_.b};
+  }
+  NotFinite& not_finite() { return *not_finite_; }
+  KeyBlock finite_v() const {
+    kernels::PackPairs finite = packed_;
+    finite.finite = true;
+    finite.pairs = v_finite_;
+    kernel_->pack_pairs(finite);
+    return {v_finite_, packed_.columns};
+  }
+  static void unpack_weights(float* p, Index n, Index columns) {
+    for (Index i = pairs(n) - 1; i >= 0; --i) {
+      for (Index r = 0; r < columns; ++r) {
+        BFloat16 pair[2];
+        std::memcpy(pair, p + i * columns + r, sizeof(pair));
+        if (2 * i + 1 < n) p[(2 * i + 1) * columns + r] = to_float(pair[1]);
+        p[2 * i * columns + r] = to_float(pair[0]);
+      }
+    }
+  }
+
+ private:
+  static Index pairs(Index n) { return round_up(n, kNumbers) / kNumbers; }
+
+  bool k_in_place_;
+  float* k_copy_;               // [block_kv, d_k / 2]
+  float *v_pairs_, *v_finite_;  // [block_kv / 2, d_v]
+  const void** v_rows_;         // [block_kv]
+  kernels::PackPairs packed_{};
+  const kernels::Kernels* kernel_ = nullptr;
+  std::optional<NotFinite> not_finite_;
+};
+
 // What one worker needs.
+template <class Numbers>
 struct Buffers {
-  float *qt, *ot;                     // [panels, d_k, NR], [panels, d_v, NR]
-  float *row_max, *row_sum;           // [panels, NR]
-  float* rescale;                     // [NR]
-  float *s, *bias;                    // [block_kv, NR]
-  float *k_copy, *v_copy, *v_zeroed;  // [block_kv, d_k], [block_kv, d_v] twice
-  float* row_copy;                    // [NR, d_k] or [NR, d_v], of q or out
-  const float** q_rows;               // [NR]
-  float** out_rows;                   // [NR]
-  DropoutRows dropout;                // [panels, NR]
+  Numbers numbers;
+  float *qt, *ot;            // [panels, d_k, NR], [panels, d_v, NR]
+  float *row_max, *row_sum;  // [panels, NR]
+  float* rescale;            // [NR]
+  float *s, *bias;           // [block_kv, NR]
+  float* row_copy;           // [NR, d_k] or [NR, d_v], of q or out
+  const float** q_rows;      // [NR]
+  float** out_rows;          // [NR]
+  DropoutRows dropout;       // [panels, NR]
 
   Buffers(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut,
           Workspace& workspace)
-      : dropout(p, whole_panels(cut, plan), workspace) {
+      : numbers(p, cut, workspace),
+        dropout(p, round_up(cut.block_q, plan.tile->columns), workspace) {
     const Index columns = plan.tile->columns;
     const Index panels = (cut.block_q + columns - 1) / columns;
     qt = workspace.floats(panels * p.d_k * columns);
@@ -47,34 +178,20 @@ struct Buffers {
     rescale = workspace.floats(columns);
     s = workspace.floats(cut.block_kv * columns);
     bias = workspace.floats(cut.block_kv * columns);
-    k_copy = workspace.floats(k_in_place(p) ? 0 : cut.block_kv * p.d_k);
-    v_copy = workspace.floats(v_in_place(p) ? 0 : cut.block_kv * p.d_v);
     const bool copies = p.q.type != Type::f32 || p.out.type != Type::f32;
     row_copy = workspace.floats(copies ? columns * std::max(p.d_k, p.d_v) : 0);
-    v_zeroed = workspace.floats(may_mask(p) ? cut.block_kv * p.d_v : 0);
     q_rows = workspace.pointers<const float>(columns);
     out_rows = workspace.pointers<float>(columns);
   }
-
-  static Index whole_panels(const Cut& cut, const AttentionPlan& plan) {
-    const Index columns = plan.tile->columns;
-    return (cut.block_q + columns - 1) / columns * columns;
-  }
-  static bool k_in_place(const AttentionProblem& p) { return KeyReader::in_place(p, p.k); }
-  static bool v_in_place(const AttentionProblem& p) {
-    return KeyReader::in_place_down(p, p.v, p.d_v);
-  }
 };
 
-// Keys after those of a block, where all lie in place.
-kernels::NextRows next_rows(bool in_place, const KeyBlock& block, Index depth, Keys keys,
-                            Keys next) {
-  if (!in_place) return {};
-  const Index stride = block.row * bytes_of(Type::f32);
-  return {.first = stored_rows(block).first + (next.begin - keys.begin) * stride,
-          .stride = stride,
+// Keys after those of a block, where all lie at equal distances.
+kernels::NextRows next_rows(const StoredRows& stored, Index row_bytes, Keys keys, Keys next) {
+  if (stored.first == nullptr) return {};
+  return {.first = stored.first + (next.begin - keys.begin) * stored.stride,
+          .stride = stored.stride,
           .rows = next.count(),
-          .row_bytes = depth * bytes_of(Type::f32)};
+          .row_bytes = row_bytes};
 }
 
 const char* refuse(const AttentionProblem& p, Index rows, const AttentionBlocks& blocks) {
@@ -87,7 +204,6 @@ const char* refuse(const AttentionProblem& p, Index rows, const AttentionBlocks&
 void cut(const AttentionProblem&, const AttentionPlan& plan, const AttentionBlocks& blocks,
          Cut& cut) {
   const Index columns = plan.tile->columns;
-  const auto round_up = [](Index n, Index step) { return (n + step - 1) / step * step; };
   // Blocks of equal height, in whole panels.
   const Index wanted = std::max(round_up(blocks.block_q, columns), columns);
   const Index n_blocks = std::max<Index>((cut.rows + wanted - 1) / wanted, 1);
@@ -100,18 +216,35 @@ void cut(const AttentionProblem&, const AttentionPlan& plan, const AttentionBloc
                                     : std::max<Index>(cut.sequence.seq_kv, 1);
 }
 
+const char* refuse_pairs(const AttentionProblem& p, Index rows, const AttentionBlocks& blocks) {
+  if (p.q.type != Type::bf16 || p.k.type != Type::bf16 || p.v.type != Type::bf16 ||
+      p.out.type != Type::bf16)
+    return "q, k, v and out are not all bf16";
+  if (p.round_weights == RoundWeights::never) return "round_weights: never";
+  if (p.round_weights == RoundWeights::where_native && !blocks.native_pairs)
+    return "this CPU does not multiply pairs of bf16";
+  if (!p.k.contiguous() || !p.v.contiguous()) return "the depth of k or v is not contiguous";
+  if (p.dropout.probability > 0) return "dropout is for floats";
+  return refuse(p, rows, blocks);
+}
+
+template <class Numbers>
 Index workspace(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut) {
   Workspace count(nullptr);
-  Buffers(p, plan, cut, count);
+  Buffers<Numbers>(p, plan, cut, count);
   return count.used();
 }
 
+template <class Numbers>
 void run(const AttentionPlan& plan, const Task& task, float* memory) {
   const AttentionProblem& p = *task.rows.problem;
   const kernels::Kernels& kernel = *plan.kernels;
   const Index columns = plan.tile->columns;
   Workspace workspace(memory);
-  Buffers buffers(p, plan, *task.cut, workspace);
+  Buffers<Numbers> buffers(p, plan, *task.cut, workspace);
+  Numbers& numbers = buffers.numbers;
+  const auto product = Numbers::product(plan);
+  const auto elements = [](Index n) { return round_up(n, Numbers::kNumbers) / Numbers::kNumbers; };
   const Rows& rows = task.rows;
   buffers.dropout.load(rows);
   const KeyReader read_k(kernel, rows, p.k, p.k_scales, p.d_k);
@@ -122,16 +255,12 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
   for (Index panel = 0; panel < panels; ++panel) {
     const Rows part = rows.part(panel * columns, columns);
     for (Index r = 0; r < part.count; ++r) {
-      const std::byte* from = part.at(p.q, r);
-      buffers.q_rows[r] = reinterpret_cast<const float*>(from);
-      if (p.q.type == Type::f32) continue;
-      read_row(kernel, p.q, from, p.d_k, buffers.row_copy + r * p.d_k);
-      buffers.q_rows[r] = buffers.row_copy + r * p.d_k;
+      buffers.q_rows[r] = Numbers::q_row(p, kernel, part.at(p.q, r), buffers.row_copy + r * p.d_k);
     }
     kernel.pack_rows({.source = buffers.q_rows,
-                      .stride = p.q.type == Type::f32 ? p.q.column_stride / bytes_of(Type::f32) : 1,
+                      .stride = Numbers::q_stride(p),
                       .rows = part.count,
-                      .length = p.d_k,
+                      .length = elements(p.d_k),
                       .panel = buffers.qt + panel * p.d_k * columns,
                       .columns = columns});
   }
@@ -145,14 +274,15 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
 
   for (Index begin = task.keys.begin; begin < task.keys.end; begin += block_kv) {
     const Keys block{begin, std::min(begin + block_kv, task.keys.end)};
-    const KeyBlock k = read_k.floats(block, Buffers::k_in_place(p), buffers.k_copy);
-    const KeyBlock v = read_v.floats(block, Buffers::v_in_place(p), buffers.v_copy);
-    NotFinite not_finite(kernel, stored_rows(v), block.count(), p.d_v, buffers.v_zeroed);
+    const Operand k = numbers.k(read_k, block);
+    const Operand v = numbers.v(kernel, read_v, block);
     for (Index panel = 0; panel < panels; ++panel) {
       const Rows part = rows.part(panel * columns, columns);
-      const Keys keys{begin, std::min(block.end, reachable_keys(part).end)};
+      const Index reachable = reachable_keys(part).end - begin;
+      if (reachable <= 0) continue;
+      // Whole elements: masked, where they are beyond reach.
+      const Keys keys{begin, std::min(block.end, begin + round_up(reachable, Numbers::kNumbers))};
       const Index n = keys.count();
-      if (n <= 0) continue;
       const Cover covered = cover(part, keys);
       if (covered.none) continue;
       // This panel's share of the next block, which is asked for meanwhile.
@@ -163,20 +293,20 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
       float* row_sum = buffers.row_sum + panel * columns;
 
       // s[j, r] = k_j . q_r
-      plan.tile->product({.a = k.data,
-                          .a_row = k.row,
-                          .a_inner = 1,
-                          .b = buffers.qt + panel * p.d_k * columns,
-                          .b_inner = columns,
-                          .c = buffers.s,
-                          .c_row = columns,
-                          .c_column = 1,
-                          .rows = n,
-                          .inner = p.d_k,
-                          .columns = columns,
-                          .alpha = 1.0f,
-                          .beta = nullptr,
-                          .next = next_rows(Buffers::k_in_place(p), k, p.d_k, block, coming)});
+      product({.a = k.block.data,
+               .a_row = k.block.row,
+               .a_inner = 1,
+               .b = buffers.qt + panel * p.d_k * columns,
+               .b_inner = columns,
+               .c = buffers.s,
+               .c_row = columns,
+               .c_column = 1,
+               .rows = n,
+               .inner = elements(p.d_k),
+               .columns = columns,
+               .alpha = 1.0f,
+               .beta = nullptr,
+               .next = next_rows(k.stored, bytes_of_row(p.k.type, p.d_k), block, coming)});
 
       // p[j, r] = exp(s - max)
       const bool masked = covered.whole < n;
@@ -189,6 +319,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                             .s_row = columns,
                             .n = n,
                             .bias_begin = covered.whole,
+                            .pairs = Numbers::kNumbers == 2,
                             .rows = part.count,
                             .pre_scale = units.pre_scale,
                             .softcap = p.softcap,
@@ -201,25 +332,27 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                             columns);
 
       // ot[x, r] = ot[x, r] * rescale[r] + sum_j v[j, x] p[j, r]
-      const bool care = masked && not_finite.any();
-      const KeyBlock values = care ? not_finite.zeroed() : v;
-      plan.tile->product({.a = values.data,
-                          .a_row = 1,
-                          .a_inner = values.row,
-                          .b = buffers.s,
-                          .b_inner = columns,
-                          .c = ot,
-                          .c_row = columns,
-                          .c_column = 1,
-                          .rows = p.d_v,
-                          .inner = n,
-                          .columns = columns,
-                          .alpha = 1.0f,
-                          .beta = buffers.rescale,
-                          .next = next_rows(Buffers::v_in_place(p), v, p.d_v, block, coming)});
-      if (care)
-        not_finite.add(n, covered.whole, part.count, buffers.s, buffers.bias, 1, columns, ot, 1,
-                       columns);
+      const bool care = masked && numbers.not_finite().any();
+      const KeyBlock values = care ? numbers.finite_v() : v.block;
+      product({.a = values.data,
+               .a_row = 1,
+               .a_inner = values.row,
+               .b = buffers.s,
+               .b_inner = columns,
+               .c = ot,
+               .c_row = columns,
+               .c_column = 1,
+               .rows = p.d_v,
+               .inner = elements(n),
+               .columns = columns,
+               .alpha = 1.0f,
+               .beta = buffers.rescale,
+               .next = next_rows(v.stored, bytes_of_row(p.v.type, p.d_v), block, coming)});
+      if (care) {
+        Numbers::unpack_weights(buffers.s, n, columns);
+        numbers.not_finite().add(n, covered.whole, part.count, buffers.s, buffers.bias, 1, columns,
+                                 ot, 1, columns);
+      }
     }
   }
 
@@ -253,6 +386,8 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
 
 }  // namespace
 
-const AttentionAlgorithm kFlashLanes = {"flash_lanes", refuse, cut, workspace, run};
+const AttentionAlgorithm kFlashPairs = {"flash_pairs", refuse_pairs, cut, workspace<Pairs>,
+                                        run<Pairs>};
+const AttentionAlgorithm kFlashLanes = {"flash_lanes", refuse, cut, workspace<Floats>, run<Floats>};
 
 }  // namespace rapt::tiles

@@ -1,6 +1,8 @@
 // Rows of q, k, v and out, from and to their storage types.
 #pragma once
 
+#include <cstring>
+
 #include "tiles/array.hpp"
 
 namespace rapt::tiles {
@@ -31,6 +33,18 @@ inline void read_row(const kernels::Kernels& kernel, const Stored<const std::byt
     return;
   }
   for (Index x = 0; x < n; ++x) to[x] = read_element(array.type, from + x * array.column_stride);
+}
+
+// n bf16, each `stride` bytes after the one before it, as pairs; 0 fills the last.
+inline void copy_pairs(const std::byte* from, Index stride, Index n, float* to) {
+  auto* at = reinterpret_cast<std::byte*>(to);
+  constexpr auto kSize = static_cast<Index>(sizeof(BFloat16));
+  if (stride == kSize) {
+    std::memcpy(at, from, static_cast<std::size_t>(n * kSize));
+  } else {
+    for (Index x = 0; x < n; ++x) std::memcpy(at + x * kSize, from + x * stride, sizeof(BFloat16));
+  }
+  if (n % 2 != 0) std::memset(at + n * kSize, 0, sizeof(BFloat16));
 }
 
 // n floats into a row of out.

@@ -46,6 +46,8 @@ class KeyReader {
     if (pages_.table) table_ = rows.problem->batch.element(pages_.table, rows.sequence.number);
   }
 
+  Index depth() const { return depth_; }
+
   // Whether blocks lie as floats at equal distances.
   static bool in_place(const AttentionProblem& p, const Stored<const std::byte>& array) {
     return array.type == Type::f32 && array.contiguous() && !p.pages.table;
@@ -76,6 +78,25 @@ class KeyReader {
       for (Index x = 0; x < depth_; ++x) copy[j * depth_ + x] *= *scale;
     });
     return {copy, depth_};
+  }
+
+  // As pairs of bf16, the type that they have: in place, or copied into `copy` [keys, depth / 2,
+  // rounded up].
+  static bool pairs_in_place(const AttentionProblem& p, const Stored<const std::byte>& array,
+                             Index depth) {
+    return array.contiguous() && depth % 2 == 0 &&
+           array.row_stride % static_cast<Index>(sizeof(float)) == 0 && !p.pages.table;
+  }
+  KeyBlock pairs(Keys keys, bool in_place, float* copy) const {
+    if (in_place) {
+      return {reinterpret_cast<const float*>(head_ + keys.begin * array_.row_stride),
+              array_.row_stride / static_cast<Index>(sizeof(float))};
+    }
+    const Index row = (depth_ + 1) / 2;
+    each_key(keys, head_, array_, [&](Index j, const std::byte* key) {
+      copy_pairs(key, array_.column_stride, depth_, copy + j * row);
+    });
+    return {copy, row};
   }
 
   // As they are stored, where that can be read; else copied into `copy` [keys, depth] as floats.
@@ -139,7 +160,7 @@ class KeyReader {
 // pair by pair.
 class NotFinite {
  public:
-  // copy: [keys, depth], for this block of keys.
+  // copy: [keys, depth], for this block of keys; or null, where the caller makes it.
   NotFinite(const kernels::Kernels& kernel, const StoredRows& v, Index keys, Index depth,
             float* copy)
       : kernel_(kernel), v_(v), keys_(keys), depth_(depth), copy_(copy) {}
@@ -149,7 +170,7 @@ class NotFinite {
     if (known_) return any_;
     known_ = true;
     for (Index j = 0; j < keys_ && !any_; ++j) any_ = any_in(row_at(v_, j));
-    for (Index j = 0; any_ && j < keys_; ++j) {
+    for (Index j = 0; any_ && copy_ != nullptr && j < keys_; ++j) {
       float* to = copy_ + j * depth_;
       kernel_.widen(v_.type, row_at(v_, j), depth_, to);
       for (Index x = 0; x < depth_; ++x) to[x] = std::isfinite(to[x]) ? to[x] : 0.0f;
