@@ -124,8 +124,8 @@ struct AttentionOptions {
 // kv_heads, d_k and d_v from 1 to 1024, seq_q and seq_kv from 0. out and lse must not overlap
 // anything else. Throws Error before anything is written. Safe to call from many threads at once.
 // Each of q, k, v and out has a storage type of its own: f32, bf16 or f16; k and v also int8 with
-// scales, and 4-bit groups. All is computed in f32 (but see
-// RoundWeights).
+// scales, and 4-bit groups. All is computed in f32, but for RoundWeights, where denormals may count
+// as 0, too.
 using AnyQ = AnyView<const std::byte, axis::Head, axis::Query, axis::DepthK>;
 using AnyK = AnyView<const std::byte, axis::KvHead, axis::Key, axis::DepthK>;
 using AnyV = AnyView<const std::byte, axis::KvHead, axis::Key, axis::DepthV>;

@@ -147,6 +147,13 @@ RAPT_API rapt_status rapt_set_allocator(const rapt_allocator* allocator);
 // ----------------------------------------------------------------------------------- attention
 
 // Who attends whom, and all else that attention takes: see AttentionOptions in rapt/attention.hpp.
+// Whether weights may be rounded to bf16: see RoundWeights in rapt/attention.hpp.
+typedef enum rapt_round_weights {
+  RAPT_ROUND_WHERE_NATIVE = 0,
+  RAPT_ROUND_NEVER = 1,
+  RAPT_ROUND_ALWAYS = 2
+} rapt_round_weights;
+
 // Below, x is the position of a query and j a key. f32 where no type is named; [batch...] axes that
 // are missing or of extent 1 are broadcast, in lse not.
 typedef struct rapt_attention_options {
@@ -191,6 +198,8 @@ typedef struct rapt_attention_options {
   float dropout_probability;  // 0: none
   uint32_t dropout_offset;
   uint64_t dropout_seed;
+
+  int64_t round_weights;  // a rapt_round_weights
 } rapt_attention_options;
 
 // q [batch..., heads, seq_q, d_k], k [batch..., kv_heads, seq_kv, d_k],

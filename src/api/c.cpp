@@ -39,6 +39,8 @@ AttentionOptions options_of(const rapt_attention_options& given, const Callbacks
   optional(o.lse, "lse", given.lse);
   o.executor = executor.get();
   o.dropout = {given.dropout_probability, given.dropout_seed, given.dropout_offset};
+  o.round_weights = static_cast<RoundWeights>(
+      std::clamp<int64_t>(given.round_weights, -1, RAPT_ROUND_ALWAYS + 1));
   return o;
 }
 
@@ -57,6 +59,7 @@ LayerShape shape_of(const rapt_layer_shape& given) {
   return {given.embedding, given.d_model, given.heads, given.d_k, given.d_v};
 }
 
+static_assert(RAPT_ROUND_ALWAYS == static_cast<int>(RoundWeights::always));
 static_assert(RAPT_HALF == static_cast<int>(Pairing::half));
 static_assert(RAPT_RELU == static_cast<int>(Activation::relu));
 static_assert(RAPT_GELU == static_cast<int>(Activation::gelu));

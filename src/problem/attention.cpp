@@ -222,6 +222,9 @@ tiles::AttentionProblem check_scores(const AnyQ& q, const AnyK& k,
 
   p.dropout = options.dropout;
   p.round_weights = options.round_weights;
+  if (p.round_weights < RoundWeights::where_native || p.round_weights > RoundWeights::always)
+    fail(ErrorCode::bad_value, {"round_weights", static_cast<std::int64_t>(p.round_weights),
+                                "must be where_native, never or always"});
   if (!(p.dropout.probability >= 0 && p.dropout.probability < 1)) {
     fail(ErrorCode::bad_value, {"dropout.probability", std::to_string(p.dropout.probability),
                                 "must be at least 0, and below 1"});

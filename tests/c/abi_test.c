@@ -771,7 +771,7 @@ static void test_layout(void) {
   CHECK(offsetof(rapt_attention_options, causal) == 36);
   CHECK(offsetof(rapt_attention_options, tree_keys) == 112);
   CHECK(offsetof(rapt_attention_options, executor) == 192);
-  CHECK_LAST(rapt_attention_options, dropout_seed, 208);
+  CHECK_LAST(rapt_attention_options, round_weights, 216);
   CHECK_LAST(rapt_backward_options, grad_sinks, 32);
   CHECK_LAST(rapt_attention_part, lse, 8);
   CHECK_LAST(rapt_attention_pointers, bias, 72);

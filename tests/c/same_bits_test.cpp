@@ -90,6 +90,7 @@ rapt_attention_options options_of(const AttentionOptions& options, Arrays& array
   c.dropout_probability = options.dropout.probability;
   c.dropout_seed = options.dropout.seed;
   c.dropout_offset = options.dropout.offset;
+  c.round_weights = static_cast<int64_t>(options.round_weights);
   return c;
 }
 

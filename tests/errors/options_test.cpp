@@ -153,6 +153,12 @@ TEST(OptionErrors, Softcap) {
   softcap(kInf, "inf");
 }
 
+TEST(OptionErrors, RoundWeights) {
+  wrong(
+      rectangular, [](Call& c) { c.options.round_weights = static_cast<RoundWeights>(3); }, kValue,
+      "round_weights is 3, but must be where_native, never or always");
+}
+
 TEST(OptionErrors, Offsets) {  // B19
   const Make both = [](Call& c) {
     c.offsets = {INT_MIN, INT_MAX};

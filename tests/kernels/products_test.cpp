@@ -2,6 +2,7 @@
 // summation is exact, in guarded memory, so that every element outside is a crash.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -18,6 +19,25 @@ void fill_integers(Tensor<float>& tensor, Random& random) {
   tensor.seal();
 }
 
+// Two of them in each element.
+void fill_pairs(Tensor<float>& tensor, Random& random) {
+  const auto half = [&] {
+    return std::uint32_t{to_bf16(static_cast<float>(random.between(-8, 8))).bits};
+  };
+  tensor.fill([&](std::int64_t) { return std::bit_cast<float>(half() | half() << 16); });
+  tensor.seal();
+}
+
+// The product of two elements: one product, or two of pairs.
+float product_of(float a, float b, bool pairs) {
+  if (!pairs) return a * b;
+  const auto half = [](float pair, int i) {
+    return to_float(
+        BFloat16{static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(pair) >> 16 * i)});
+  };
+  return half(a, 0) * half(b, 0) + half(a, 1) * half(b, 1);
+}
+
 // [rows, columns] of c must be alpha * sum + beta * before.
 struct Expected {
   const Tensor<float>&a, &b, &c;
@@ -26,14 +46,16 @@ struct Expected {
   std::vector<float> beta;    // [columns], or empty
   std::vector<float> before;  // c
   bool b_is_transposed = false;
+  bool pairs = false;
 
   void check() const {
     for (Index r = 0; r < rows; ++r) {
       for (Index col = 0; col < columns; ++col) {
         float sum = 0;
         for (Index x = 0; x < inner; ++x) {
-          sum += a[r * inner + x] *
-                 (b_is_transposed ? b[col * inner + x] : b[x * b.extents()[1] + col]);
+          sum +=
+              product_of(a[r * inner + x],
+                         b_is_transposed ? b[col * inner + x] : b[x * b.extents()[1] + col], pairs);
         }
         float want = alpha * sum;
         const auto at = static_cast<std::size_t>(r * columns + col);
@@ -50,7 +72,7 @@ struct Expected {
 };
 
 void tile_product(const kernels::TileKernel& tile, Index rows, Index columns, Index inner,
-                  Random& random) {
+                  Random& random, bool pairs) {
   const Edge edge = random.percent(50) ? Edge::end : Edge::start;
   // a [rows, inner]: one of the two strides is 1. b [inner, NR], rows perhaps further apart.
   const Layout a_layout{random.percent(50) ? std::vector<int>{0, 1} : std::vector<int>{1, 0},
@@ -63,8 +85,8 @@ void tile_product(const kernels::TileKernel& tile, Index rows, Index columns, In
   Tensor<float> b({inner, tile.columns}, {{}, 1, random.percent(50) ? 0 : 5, 0, 0, edge});
   Tensor<float> c({rows, columns},
                   {{}, random.percent(60) ? 1 : 2, random.percent(50) ? 0 : 3, 0, 0, edge});
-  fill_integers(a, random);
-  fill_integers(b, random);
+  (pairs ? fill_pairs : fill_integers)(a, random);
+  (pairs ? fill_pairs : fill_integers)(b, random);
   std::vector<float> beta;
   if (random.percent(50)) {
     for (int col = 0; col < tile.columns; ++col) beta.push_back(random.pick({0.5f, 1.0f, -2.0f}));
@@ -73,20 +95,20 @@ void tile_product(const kernels::TileKernel& tile, Index rows, Index columns, In
     c.seal();  // NaN everywhere: must not be read
   }
   const float alpha = random.pick({1.0f, 1.0f, -0.5f});
-  const Expected expected{a, b, c, rows, columns, inner, alpha, beta, c.values()};
-  tile.product({.a = a.data(),
-                .a_row = a.strides()[0],
-                .a_inner = a.strides()[1],
-                .b = b.data(),
-                .b_inner = b.strides()[0],
-                .c = c.data(),
-                .c_row = c.strides()[0],
-                .c_column = c.strides()[1],
-                .rows = rows,
-                .inner = inner,
-                .columns = columns,
-                .alpha = alpha,
-                .beta = beta.empty() ? nullptr : beta.data()});
+  const Expected expected{a, b, c, rows, columns, inner, alpha, beta, c.values(), false, pairs};
+  (pairs ? tile.pair_product : tile.product)({.a = a.data(),
+                                              .a_row = a.strides()[0],
+                                              .a_inner = a.strides()[1],
+                                              .b = b.data(),
+                                              .b_inner = b.strides()[0],
+                                              .c = c.data(),
+                                              .c_row = c.strides()[0],
+                                              .c_column = c.strides()[1],
+                                              .rows = rows,
+                                              .inner = inner,
+                                              .columns = columns,
+                                              .alpha = alpha,
+                                              .beta = beta.empty() ? nullptr : beta.data()});
   expected.check();
 }
 
@@ -98,14 +120,18 @@ TEST(TileProduct, IsExactOnIntegersForAllRowsAndColumns) {  // B5, B22, B24
       SCOPED_TRACE(std::string(kernels->target) + " tile " + std::to_string(tile.rows) + "x" +
                    std::to_string(tile.vectors));
       EXPECT_EQ(tile.columns, tile.vectors * kernels->lanes);
-      for (Index rows = 1; rows <= 2 * tile.rows + 1; ++rows) {
-        for (Index inner : {0, 1, 2, 3, 5, 16, 17}) {
-          tile_product(tile, rows, tile.columns, inner, random);
-          tile_product(tile, rows, random.between(1, tile.columns), inner, random);
+      for (bool pairs : {false, true}) {
+        SCOPED_TRACE(pairs ? "pairs" : "floats");
+        for (Index rows = 1; rows <= 2 * tile.rows + 1; ++rows) {
+          for (Index inner : {0, 1, 2, 3, 5, 16, 17}) {
+            tile_product(tile, rows, tile.columns, inner, random, pairs);
+            tile_product(tile, rows, random.between(1, tile.columns), inner, random, pairs);
+          }
         }
-      }
-      for (Index columns = 1; columns <= tile.columns; ++columns) {
-        tile_product(tile, random.between(1, 2 * tile.rows), columns, random.between(0, 9), random);
+        for (Index columns = 1; columns <= tile.columns; ++columns) {
+          tile_product(tile, random.between(1, 2 * tile.rows), columns, random.between(0, 9),
+                       random, pairs);
+        }
       }
       if (HasFatalFailure()) return;
     }
@@ -318,6 +344,45 @@ TEST(PackColumns, WidensAndPadsWithZeros) {  // B5
     check_pack_columns<BFloat16>(*kernels, 19);
     check_pack_columns<Float16>(*kernels, 20);
     check_pack_columns<std::int8_t>(*kernels, 21);
+  }
+}
+
+TEST(PackPairs, PutsNeighbouringRowsSideBySide) {
+  for (const kernels::Kernels* kernels : all_targets()) {
+    SCOPED_TRACE(kernels->target);
+    Random random(22);
+    for (Index rows = 1; rows <= 9; ++rows) {
+      for (Index columns = 1; columns <= 2 * kernels->lanes + 1;
+           columns += kernels->lanes > 16 ? 5 : 1) {
+        const Edge edge = random.percent(50) ? Edge::end : Edge::start;
+        Tensor<BFloat16> b({rows, columns}, {{}, 1, random.percent(50) ? 0 : 5, 0, 0, edge});
+        b.fill([&](std::int64_t) {
+          const auto x = random.percent(10)   ? std::numeric_limits<float>::infinity()
+                         : random.percent(10) ? std::numeric_limits<float>::quiet_NaN()
+                                              : static_cast<float>(random.normal());
+          return to_bf16(x);
+        });
+        b.seal();
+        const std::vector<const void*> b_rows = rows_of(b);
+        const bool finite = random.percent(50);
+        Tensor<float> pairs({(rows + 1) / 2, columns}, {{}, 1, 0, 0, 0, edge});
+        pairs.seal();
+        kernels->pack_pairs({stored_rows(b, b_rows, random), rows, columns, finite, pairs.data()});
+        const auto want = [&](Index row, Index column) -> std::uint32_t {
+          if (row >= rows) return 0;
+          const BFloat16 number = b[row * columns + column];
+          return finite && !std::isfinite(to_float(number)) ? 0 : number.bits;
+        };
+        for (Index i = 0; i < (rows + 1) / 2; ++i) {
+          for (Index x = 0; x < columns; ++x) {
+            ASSERT_EQ(std::bit_cast<std::uint32_t>(pairs[i * columns + x]),
+                      want(2 * i, x) | want(2 * i + 1, x) << 16)
+                << "rows " << rows << " pair " << i << ", column " << x << " of " << columns;
+          }
+        }
+        ASSERT_TRUE(pairs.gaps_unchanged() && b.unchanged());
+      }
+    }
   }
 }
 

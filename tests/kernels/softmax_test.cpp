@@ -1,6 +1,7 @@
 // The online softmax on every target, in both layouts, block after block, against f64.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -179,6 +180,56 @@ TEST(Softmax, TakesLongRows) {  // B20
       for (bool lanes : {true, false}) {
         run(*kernels, {lanes, false, 1.0f, 1.0f, Trend::random}, 3, n, ++seed);
         if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+// The same weights, rounded and side by side; the state is what it is of floats, bit for bit.
+TEST(Softmax, WritesPairs) {
+  for (const kernels::Kernels* kernels : all_targets()) {
+    Random random(5);
+    const Index lanes = kernels->lanes, columns = 2 * lanes, rows = columns - 1;
+    for (Index n : {1, 2, 3, 4, 5, 6, 7, 8, 9, 33, 64}) {
+      for (bool masked : {false, true}) {
+        const auto size = static_cast<std::size_t>(n * columns);
+        std::vector<float> scores(size), bias(size);
+        for (float& x : scores) x = static_cast<float>(random.normal() * 30);
+        for (float& x : bias) x = random.percent(30) ? -kInf : 0.0f;
+        const auto step = [&](bool pairs) {
+          const auto states = static_cast<std::size_t>(columns);
+          std::vector<std::vector<float>> all = {scores, std::vector<float>(states, -kInf),
+                                                 std::vector<float>(states, 0),
+                                                 std::vector<float>(states, 0)};
+          kernels->softmax_lanes({.s = all[0].data(),
+                                  .bias = masked ? bias.data() : nullptr,
+                                  .s_row = columns,
+                                  .n = n,
+                                  .bias_begin = 0,
+                                  .pairs = pairs,
+                                  .rows = rows,
+                                  .pre_scale = 1,
+                                  .softcap = 0,
+                                  .scale = 1,
+                                  .row_max = all[1].data(),
+                                  .row_sum = all[2].data(),
+                                  .rescale = all[3].data()});
+          return all;
+        };
+        const auto floats = step(false), pairs = step(true);
+        for (std::size_t state : {1u, 2u, 3u}) ASSERT_EQ(floats[state], pairs[state]);
+        for (Index j = 0; j < n + n % 2; ++j) {
+          for (Index r = 0; r < columns; ++r) {
+            const float p = j < n ? floats[0][static_cast<std::size_t>(j * columns + r)] : 0;
+            const auto pair = std::bit_cast<std::uint32_t>(
+                pairs[0][static_cast<std::size_t>(j / 2 * columns + r)]);
+            const auto got = static_cast<std::uint16_t>(pair >> j % 2 * 16);
+            // A CPU's own rounding may take numbers below the normal ones for 0.
+            if (p < kSmallestNormal && got == 0) continue;
+            ASSERT_EQ(got, to_bf16(p).bits)
+                << kernels->target << " key " << j << " of " << n << " row " << r << " p " << p;
+          }
+        }
       }
     }
   }

@@ -162,7 +162,8 @@ TEST(Explain, SaysWhatIsSkippedAndWhy) {
   EXPECT_EQ(all.target, target());
   ASSERT_EQ(all.cuts.size(), 1u);
   EXPECT_EQ(all.cuts[0].algorithm, "flash_lanes");
-  EXPECT_TRUE(all.cuts[0].refused.empty());
+  ASSERT_EQ(all.cuts[0].refused.size(), 1u);
+  EXPECT_EQ(all.cuts[0].refused[0].algorithm, "flash_pairs");
   EXPECT_EQ(all.skipped_tiles, 0);
   EXPECT_EQ(all.masked_tiles, 0);
   EXPECT_DOUBLE_EQ(all.flops, 4.0 * kLength * kLength * 64);
@@ -186,14 +187,35 @@ TEST(Explain, SaysWhatIsSkippedAndWhy) {
   const Explanation decode =
       explain(AnyQ(data.data(), {1, 1, 64}), k, v, AnyOut(out.data(), {1, 1, 64}));
   EXPECT_EQ(decode.cuts[0].algorithm, "flash_rows");
-  ASSERT_EQ(decode.cuts[0].refused.size(), 1u);
-  EXPECT_EQ(decode.cuts[0].refused[0].algorithm, "flash_lanes");
-  EXPECT_NE(decode.cuts[0].refused[0].reason.find("few rows"), std::string::npos);
+  ASSERT_EQ(decode.cuts[0].refused.size(), 2u);
+  EXPECT_EQ(decode.cuts[0].refused[1].algorithm, "flash_lanes");
+  EXPECT_NE(decode.cuts[0].refused[1].reason.find("few rows"), std::string::npos);
   EXPECT_GT(decode.cuts[0].parts, 1);
   EXPECT_EQ(decode.tasks, decode.cuts[0].parts);
   for (const std::string& word : {std::string("flash_rows"), std::string("not flash_lanes"),
                                   target(), std::string("skipped"), std::string("workspace")})
     EXPECT_NE(decode.text().find(word), std::string::npos) << decode.text();
+}
+
+TEST(Explain, SaysWhetherWeightsAreRounded) {
+  constexpr std::int64_t kLength = 64;
+  const std::vector<BFloat16> data(kLength * 64);
+  std::vector<BFloat16> out(data.size());
+  std::vector<float> wide(data.size());
+  const AnyQ q(data.data(), {1, kLength, 64});
+  const AnyK k(data.data(), {1, kLength, 64});
+  const AnyV v(data.data(), {1, kLength, 64});
+  const auto algorithm = [&](RoundWeights round_weights, const AnyOut& o) {
+    AttentionOptions options;
+    options.round_weights = round_weights;
+    return explain(q, k, v, o, options).cuts[0].algorithm;
+  };
+  const AnyOut o(out.data(), {1, kLength, 64});
+  EXPECT_EQ(algorithm(RoundWeights::always, o), "flash_pairs");
+  EXPECT_EQ(algorithm(RoundWeights::never, o), "flash_lanes");
+  EXPECT_EQ(algorithm(RoundWeights::where_native, o),
+            target() == "AVX3_ZEN4" ? "flash_pairs" : "flash_lanes");
+  EXPECT_EQ(algorithm(RoundWeights::always, AnyOut(wide.data(), {1, kLength, 64})), "flash_lanes");
 }
 
 TEST(Explain, CountsWhatIsSharedOnce) {

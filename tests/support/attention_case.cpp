@@ -118,6 +118,10 @@ AttentionCase AttentionCase::random(std::uint64_t seed, std::int64_t largest) {
     c.out_type = plain();
     c.k_type = any(c.d_k);
     c.v_type = any(c.d_v);
+    if (random.percent(30)) {
+      c.q_type = c.k_type = c.v_type = c.out_type = Type::bf16;
+      c.round_weights = random.percent(70) ? RoundWeights::always : RoundWeights::where_native;
+    }
   }
   c.lse = random.percent(50);
   if (random.percent(60)) {
@@ -351,6 +355,7 @@ AttentionOptions AttentionData::options() const {
     options.block_table = {lengths_.table.data(), {of.batch[0], lengths_.pages_of_one}};
   if (stored_[1].scales()) options.k_scales = stored_[1].scales()->view<KvHead, Key>();
   if (stored_[2].scales()) options.v_scales = stored_[2].scales()->view<KvHead, Key>();
+  options.round_weights = of.round_weights;
   options.dropout = {of.dropout, of.seed, static_cast<std::uint32_t>(of.seed >> 7)};
   options.lse = lse_view();
   return options;
@@ -463,8 +468,12 @@ void AttentionData::run(const Executor* executor) {
 
 std::vector<ExpectedAttention> AttentionData::expect() const {
   std::vector<ExpectedAttention> expected;
-  for_each_element(
-      [&](const reference::Batch& batch) { expected.push_back(expect_attention(problem(batch))); });
+  const bool rounded = of.round_weights != RoundWeights::never && of.q_type == Type::bf16 &&
+                       of.k_type == Type::bf16 && of.v_type == Type::bf16 &&
+                       of.out_type == Type::bf16;
+  for_each_element([&](const reference::Batch& batch) {
+    expected.push_back(expect_attention(problem(batch), rounded));
+  });
   return expected;
 }
 

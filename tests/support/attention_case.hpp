@@ -62,6 +62,7 @@ struct AttentionCase {
   bool shared_pages = false;  // a sequence begins with pages of the one before it
   bool packed_q = false, q_offsets = false;
   Type q_type = Type::f32, k_type = Type::f32, v_type = Type::f32, out_type = Type::f32;
+  RoundWeights round_weights = RoundWeights::never;
   float dropout = 0;
   bool lse = true;
   Data data = Data::normal;
@@ -116,6 +117,7 @@ void for_each_field(const Visit& visit, Case&... c) {
   visit("k_type", c.k_type...);
   visit("v_type", c.v_type...);
   visit("out_type", c.out_type...);
+  visit("round_weights", c.round_weights...);
   visit("dropout", c.dropout...);
   visit("lse", c.lse...);
   visit("data", c.data...);

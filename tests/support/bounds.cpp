@@ -56,7 +56,7 @@ double score_error(const Problem<float>& problem, At<Head> h, At<Query> i, At<Ke
          (options.alibi_slopes || options.bias ? kU * std::abs(s) : 0);
 }
 
-ExpectedAttention expect_attention(const Problem<float>& problem) {
+ExpectedAttention expect_attention(const Problem<float>& problem, bool rounded) {
   const Salience map = salience(problem);
   const auto depth = along<DepthV>(problem.v);
   ExpectedAttention expected{attention(problem, map),
@@ -109,6 +109,7 @@ ExpectedAttention expect_attention(const Problem<float>& problem) {
         if (options.dropout.probability > 0) m_r += 3 * kU * m;  // of the factor and its product
         double bound = 1.01 * (m_r + ref * mean_r + sums * (m + ref) + 2 * kU * ref);
         double floor = kU * ref + (n + 2) * (kSmallest + kSmallestNormal * largest);
+        if (rounded) floor += 0x1p-8 * m;
         // Where the result is NaN or infinite only its class is compared.
         if (!std::isfinite(ref)) bound = floor = 0;
         at(expected.bound, h, i, d) = pairs.empty() ? 0 : bound;

@@ -29,7 +29,8 @@ struct ExpectedAttention {
   Array<axis::Head, axis::Query, axis::DepthV> out, bound, floor;
   Array<axis::Head, axis::Query> lse, lse_bound;
 };
-ExpectedAttention expect_attention(const reference::Problem<float>& problem);
+// rounded: weights may be rounded to bf16, see RoundWeights. That is in `floor`.
+ExpectedAttention expect_attention(const reference::Problem<float>& problem, bool rounded = false);
 
 // Adds one batch element of results.
 // `type`: what out was rounded to.

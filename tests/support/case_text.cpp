@@ -15,6 +15,7 @@ std::vector<const char*> names(Pairs) {
 }
 std::vector<const char*> names(Cache) { return {"full", "lengths", "packed", "paged"}; }
 std::vector<const char*> names(Type) { return {"f32", "bf16", "f16", "int8", "int4"}; }
+std::vector<const char*> names(RoundWeights) { return {"where_native", "never", "always"}; }
 std::vector<const char*> names(Data) {
   return {"normal",       "large_queries", "value_mean_1", "rising",  "falling",
           "one_dominant", "equal",         "far_below",    "integers"};
