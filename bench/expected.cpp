@@ -56,8 +56,9 @@ double rounding(Type type, double number) {
   return 0;
 }
 
+// `rounding`: what the number may be off by on top, independently of others.
 struct Number {
-  double value, error;
+  double value, error, rounding = 0;
 };
 
 // Of a pair that is attended.
@@ -84,7 +85,7 @@ Number score_of(const AttentionLayout& layout, const AttentionArrays& arrays, st
   const double bias = layout.bias(batch, head, query, key);
   score += bias;
   error += 4 * kU * (std::abs(bias) + std::abs(score));
-  return {score, error + between * (1 + std::abs(score))};
+  return {score, error, between * (1 + std::abs(score))};
 }
 
 }  // namespace
@@ -158,7 +159,7 @@ Expected expected_attention(const AttentionLayout& layout, const AttentionArrays
       const Number score = score_of(layout, arrays, batch, head, i, key, between);
       keys.push_back(key);
       p.push_back(score.value);
-      r.push_back(score.error);
+      r.push_back(score.error + score.rounding);
     }
     if (m.sinks) {
       p.push_back(layout.sink(head));
@@ -196,16 +197,20 @@ namespace {
 
 // Sums of numbers with errors: what a sum of f32 numbers may be off by.
 struct Sum {
-  double value = 0, error = 0, magnitude = 0;
+  double value = 0, error = 0, magnitude = 0, roundings = 0, squares = 0;
   std::int64_t terms = 0;
-  void add(Number x, double factor = 1) {
+  void add(const Number& x, double factor = 1) {
     value += x.value * factor;
     error += x.error * std::abs(factor);
     magnitude += std::abs(x.value * factor);
+    const double rounding = x.rounding * std::abs(factor);
+    roundings += rounding;
+    squares += rounding * rounding;
     ++terms;
   }
   double bound(Type type) const {
-    return kSecondOrder * (error + (g(terms + 4) + 2 * kU) * (magnitude + error)) +
+    return kSecondOrder * (error + (g(terms + 4) + 2 * kU) * (magnitude + error) +
+                           std::min(roundings, 6 * std::sqrt(squares))) +
            rounding(type, value) + static_cast<double>(terms) * 0x1p-126;
   }
 };
@@ -232,24 +237,28 @@ class BackwardPairs {
   Row row(std::int64_t batch, std::int64_t head, std::int64_t query) const {
     const std::int64_t q_row = layout_.q_row(batch, head, query);
     Row of{{-layout_.dlse(q_row), 0}, layout_.lse(q_row), 0};
-    double magnitude = std::abs(of.delta.value), out_error = 0;
+    double magnitude = std::abs(of.delta.value), out_error = 0, squares = 0;
     if (own_forward_) {
-      // Of a score, of which all but the largest are smaller.
+      // Of a score, of which all but the largest are smaller; of many that are rounded, some up and
+      // some down.
       const double q = norm(arrays_.forward.q, q_row, sizes_.d_k);
       const double largest = q * largest_norm_ / std::sqrt(static_cast<double>(sizes_.d_k));
-      of.lse_error = (g(sizes_.d_k + kRoundings) + 8 * kU) * largest + between_ * (1 + largest) +
-                     2 * kU * std::abs(of.lse) + g_softmax(sizes_.seq_kv);
-      out_error = (2 * of.lse_error + g_softmax(sizes_.seq_kv)) * kLargestValue;
+      const auto n = static_cast<double>(layout_.shape().keys_of(batch, query).count());
+      const double rounded = between_ * std::min(1.0, 6 / std::sqrt(std::max(n, 1.0)));
+      of.lse_error = (g(sizes_.d_k + kRoundings) + 8 * kU) * largest + 2 * kU * std::abs(of.lse) +
+                     g_softmax(sizes_.seq_kv);
+      out_error = (2 * of.lse_error + g_softmax(sizes_.seq_kv)) * kLargestValue + 2 * rounded;
+      of.lse_error += rounded * (1 + largest);
     }
     for (std::int64_t d = 0; d < sizes_.d_v; ++d) {
       const double out = arrays_.forward.out.at(q_row, d), dout = arrays_.dout.at(q_row, d);
       of.delta.value += dout * out;
       magnitude += std::abs(dout * out);
-      if (own_forward_)
-        of.delta.error +=
-            std::abs(dout) * (out_error + 2 * rounding(arrays_.forward.out.type, out));
+      if (!own_forward_) continue;
+      const double error = dout * (out_error + 2 * rounding(arrays_.forward.out.type, out));
+      squares += error * error;
     }
-    of.delta.error += (g(sizes_.d_v + 3) + between_) * magnitude;
+    of.delta.error += g(sizes_.d_v + 3) * magnitude + 6 * std::sqrt(squares);
     return of;
   }
 
@@ -266,23 +275,24 @@ class BackwardPairs {
     const Number s = score_of(layout_, arrays_.forward, batch, head, query, key, between_);
     const double kept = layout_.kept(batch, head, query, key);
     const double p = std::exp(s.value - row.lse);
-    const double p_error =
-        p * (s.error + row.lse_error + 3 * kU * (std::abs(s.value) + std::abs(row.lse)) +
-             kExpError + between_);
+    const double p_error = p * (s.error + row.lse_error +
+                                3 * kU * (std::abs(s.value) + std::abs(row.lse)) + kExpError);
+    const double p_rounding = p * (s.rounding + between_);
     double dp = 0, magnitude = 0;
     for (std::int64_t d = 0; d < sizes_.d_v; ++d) {
       const double product = kept * arrays_.dout.at(q_row, d) * arrays_.forward.v.at(kv_row, d);
       dp += product;
       magnitude += std::abs(product);
     }
-    const double dp_error = (g(sizes_.d_v + 3) + between_) * magnitude;
+    const double dp_error = g(sizes_.d_v + 3) * magnitude;
     const double difference = dp - row.delta.value;
     Pair of;
-    of.weight = {kept * p, kept * (p_error + 2 * kU * p)};
-    of.dscore.value = p * difference;
-    of.dscore.error = p_error * std::abs(difference) +
-                      (p + p_error) * (dp_error + row.delta.error) +
-                      (3 * kU + between_) * std::abs(of.dscore.value);
+    of.weight = {kept * p, kept * (p_error + 2 * kU * p), kept * p_rounding};
+    of.dscore = {
+        p * difference,
+        p_error * std::abs(difference) + (p + p_error) * (dp_error + row.delta.error) +
+            3 * kU * p * std::abs(difference),
+        p_rounding * std::abs(difference) + between_ * p * (std::abs(dp) + std::abs(difference))};
     of.ds = of.dscore;
     if (m.softcap) {
       constexpr double kCap = AttentionLayout::kSoftcap;
@@ -290,7 +300,8 @@ class BackwardPairs {
       const double slope = 1 - tanh * tanh;
       const double slope_error = 2 * std::abs(tanh) * (16 * kU + s.error / kCap) + 2 * kU;
       of.ds = {of.dscore.value * slope,
-               of.dscore.error * (slope + slope_error) + std::abs(of.dscore.value) * slope_error};
+               of.dscore.error * (slope + slope_error) + std::abs(of.dscore.value) * slope_error,
+               of.dscore.rounding + std::abs(of.dscore.value) * 2 * s.rounding / kCap};
     }
     return of;
   }
@@ -305,6 +316,7 @@ class BackwardPairs {
     for (std::int64_t d = 0; d < depth; ++d) sum += rows.at(row, d) * rows.at(row, d);
     return std::sqrt(sum);
   }
+
   const AttentionLayout& layout_;
   const BackwardArrays& arrays_;
   const AttentionSizes sizes_;

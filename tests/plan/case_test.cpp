@@ -245,6 +245,37 @@ TEST_F(Trace, CountsCallsOfPlansAndFunctions) {
   EXPECT_EQ(calls_in(path_), (std::map<std::string, std::int64_t>{{"attention/1,2,1,5,5,4,4", 4}}));
 }
 
+TEST(Child, DISABLED_Passes) {
+  AttentionCase c;
+  c.heads = 2;
+  c.seq_q = c.seq_kv = 5;
+  c.d_k = c.d_v = 4;
+  c.causal = c.alibi = true;
+  BackwardData data(c);
+  data.run();
+  data.with_arguments(nullptr,
+                      [](const auto&... arguments) { AttentionBackwardPlan(arguments...).run(); });
+}
+
+// RAPT_VERBOSE, too, is looked up by the first call of a process.
+TEST_F(Trace, VerboseSaysEachCall) {
+  testing::internal::CaptureStderr();
+  ::setenv("RAPT_VERBOSE", "1", 1);
+  const int status = Child("Passes", path_).wait();
+  ::unsetenv("RAPT_VERBOSE");
+  const std::string text = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(status, 0) << text;
+  const std::string problem = ",batch 1 heads 2/1 seq 5/5 d 4/4,f32:f32:f32:f32,causal alibi,tasks";
+  const auto count = [&](const std::string& words) {
+    int n = 0;
+    for (auto at = text.find(words); at != text.npos; at = text.find(words, at + 1)) ++n;
+    return n;
+  };
+  EXPECT_EQ(count("rapt,attention," + target() + ",flash_rows" + problem), 1) << text;
+  EXPECT_EQ(count("rapt,attention_backward," + target() + ",flash_backward" + problem), 2) << text;
+  EXPECT_EQ(count("\n"), 3) << text;
+}
+
 TEST(Child, DISABLED_Endless) {
   std::vector<float> data(1 << 12);
   for (std::int64_t n = 1;; n = n % 60 + 1)
