@@ -22,6 +22,9 @@ std::vector<std::int32_t> shuffled(std::int64_t n) {
   return order;
 }
 
+constexpr std::int64_t kDropoutSeed = 0x123456789abcdef;
+constexpr std::uint32_t kDropoutOffset = 3;
+
 // A number that looks random, the same for the same pair.
 std::uint64_t hash(std::int64_t head, std::int64_t query, std::int64_t key) {
   std::uint64_t x = static_cast<std::uint64_t>(head) * 0x9e3779b97f4a7c15u ^
@@ -80,7 +83,15 @@ void AttentionLayout::make_pairs() {
     slopes_.push_back(std::ldexp(1.0f, static_cast<int>(-1 - h % 8)));
   for (std::int64_t h = 0; m.sinks && h < sizes_.heads; ++h)
     sinks_.push_back(static_cast<float>(h % 3 - 1));
-  if (m.lse) lse_.resize(static_cast<std::size_t>(q_rows()));
+  const auto rows = static_cast<std::size_t>(q_rows());
+  if (m.lse || m.pass != Pass::forward) lse_.resize(rows);
+  for (std::size_t row = 0; m.dlse && row < rows; ++row)
+    dlse_.push_back(static_cast<float>(hash(0, static_cast<std::int64_t>(row), 1) % 17) / 8 - 1);
+  for (const std::int64_t row : m.dlse ? padding() : std::vector<std::int64_t>())
+    dlse_[static_cast<std::size_t>(row)] = 0;
+  if (m.dbias) dbias_.resize(bias_.size());
+  if (m.dalibi) dslopes_.resize(slopes_.size());
+  if (m.dsinks) dsinks_.resize(sinks_.size());
   if (m.tree > 0) {
     const std::int64_t words = (m.tree + 63) / 64;
     tree_.resize(static_cast<std::size_t>(positions() * words));
@@ -124,6 +135,26 @@ double AttentionLayout::bias(std::int64_t batch, std::int64_t head, std::int64_t
   return sum;
 }
 
+// Philox 4x32-10, as attention.hpp says: written here once more, because results are checked with
+// it.
+double AttentionLayout::kept(std::int64_t batch, std::int64_t head, std::int64_t query,
+                             std::int64_t key) const {
+  if (!shape_.modifiers.dropout) return 1;
+  const auto word = [](std::int64_t n) { return static_cast<std::uint32_t>(n); };
+  std::array<std::uint32_t, 4> x = {word(key / 4), word(query), word(batch * sizes_.heads + head),
+                                    kDropoutOffset};
+  std::array<std::uint32_t, 2> seed = {word(kDropoutSeed), word(kDropoutSeed >> 32)};
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = std::uint64_t{0xD2511F53u} * x[0],
+                        b = std::uint64_t{0xCD9E8D57u} * x[2];
+    x = {static_cast<std::uint32_t>(b >> 32) ^ x[1] ^ seed[0], static_cast<std::uint32_t>(b),
+         static_cast<std::uint32_t>(a >> 32) ^ x[3] ^ seed[1], static_cast<std::uint32_t>(a)};
+    seed = {seed[0] + 0x9E3779B9u, seed[1] + 0xBB67AE85u};
+  }
+  const double limit = double{kDropout} * 0x1p32;
+  return x[static_cast<std::size_t>(key % 4)] < limit ? 0 : 1 / (1 - double{kDropout});
+}
+
 std::int64_t AttentionLayout::q_rows() const {
   return sizes_.heads *
          (shape_.modifiers.packed_q ? q_starts_.back() : sizes_.batch * sizes_.seq_q);
@@ -150,6 +181,17 @@ std::int64_t AttentionLayout::q_row(std::int64_t batch, std::int64_t head,
   const Modifiers& m = shape_.modifiers;
   const std::int64_t first = m.packed_q ? 0 : batch * sizes_.heads * sizes_.seq_q;
   return first + row_in(m.bshd, sizes_.heads, positions(), head, position(batch, query));
+}
+
+std::vector<std::int64_t> AttentionLayout::padding() const {
+  std::vector<std::int64_t> rows;
+  for (std::int64_t b = 0; shape_.modifiers.padded && b < sizes_.batch; ++b) {
+    for (std::int64_t h = 0; h < sizes_.heads; ++h) {
+      for (std::int64_t i = shape_.queries(b); i < sizes_.seq_q; ++i)
+        rows.push_back(q_row(b, h, i));
+    }
+  }
+  return rows;
 }
 
 std::int64_t AttentionLayout::kv_row(std::int64_t batch, std::int64_t kv_head,
@@ -225,6 +267,7 @@ AttentionOptions AttentionLayout::options(const AttentionArrays& arrays) const {
   if (m.offsets.size() == 1) o.q_offset = m.offsets[0];
   if (!offsets_.empty()) o.q_offsets = {offsets_.data(), {s.batch}};
   if (m.softcap) o.softcap = kSoftcap;
+  if (m.dropout) o.dropout = {kDropout, kDropoutSeed, kDropoutOffset};
   if (m.alibi) o.alibi_slopes = {slopes_.data(), {s.heads}};
   if (m.sinks) o.sinks = {sinks_.data(), {s.heads}};
   const auto pairs = [&](Pairs which) {
@@ -257,9 +300,19 @@ AttentionOptions AttentionLayout::options(const AttentionArrays& arrays) const {
   if (m.packed_q) o.cu_seqlens_q = {q_starts_.data(), {s.batch + 1}};
   o.k_scales = scales(arrays.k);
   o.v_scales = scales(arrays.v);
-  if (m.lse && m.packed_q) o.lse = {lse_.data(), {s.heads, positions()}};
-  if (m.lse && !m.packed_q) o.lse = {lse_.data(), {s.batch, s.heads, s.seq_q}};
+  if (!lse_.empty()) o.lse = numbers(lse_);
   return o;
+}
+
+// One of each row of q. Rows lie as its rows do.
+LseView AttentionLayout::numbers(std::vector<float>& each) const {
+  const std::int64_t heads = sizes_.heads, seq = positions();
+  const bool bshd = shape_.modifiers.bshd;
+  const std::int64_t extents[] = {sizes_.batch, heads, seq};
+  const std::int64_t strides[] = {heads * seq, bshd ? 1 : seq, bshd ? heads : 1};
+  const int from = shape_.modifiers.packed_q ? 1 : 0;
+  const auto rank = static_cast<std::size_t>(3 - from);
+  return {each.data(), extents + from, rank, strides + from, rank};
 }
 
 void AttentionLayout::run(const AttentionArrays& arrays, const Executor& executor) const {
@@ -279,6 +332,39 @@ AttentionPlan AttentionLayout::plan(const AttentionArrays& arrays, const Executo
 Explanation AttentionLayout::explain(const AttentionArrays& arrays) const {
   return rapt::explain(queries<AnyQ>(arrays.q), keys<AnyK>(arrays.k), keys<AnyV>(arrays.v),
                        queries<AnyOut>(arrays.out), options(arrays));
+}
+
+// Calls call(q, k, v, ...) with what attention_backward() takes.
+template <class Call>
+auto AttentionLayout::with_backward(const BackwardArrays& arrays, const Executor* executor,
+                                    const Call& call) const {
+  const Modifiers& m = shape_.modifiers;
+  AttentionOptions o = options(arrays.forward);
+  o.executor = executor;
+  BackwardOptions b;
+  if (m.dlse) b.grad_lse = numbers(dlse_);
+  if (m.dbias) b.grad_bias = o.bias.over(dbias_.data());
+  if (m.dalibi) b.grad_alibi_slopes = o.alibi_slopes.over(dslopes_.data());
+  if (m.dsinks) b.grad_sinks = o.sinks.over(dsinks_.data());
+  return call(queries<AnyQ>(arrays.forward.q), keys<AnyK>(arrays.forward.k),
+              keys<AnyV>(arrays.forward.v), queries<AnyOutIn>(arrays.forward.out),
+              LseIn(numbers(lse_)), queries<AnyOutIn>(arrays.dout), queries<AnyGradQ>(arrays.dq),
+              keys<AnyGradK>(arrays.dk), keys<AnyGradV>(arrays.dv), o, b);
+}
+
+void AttentionLayout::run_backward(const BackwardArrays& arrays, const Executor& executor) const {
+  with_backward(arrays, &executor, [](const auto&... all) { attention_backward(all...); });
+}
+
+Explanation AttentionLayout::explain_backward(const BackwardArrays& arrays) const {
+  return with_backward(arrays, nullptr,
+                       [](const auto&... all) { return rapt::explain_backward(all...); });
+}
+
+AttentionBackwardPlan AttentionLayout::plan_backward(const BackwardArrays& arrays,
+                                                     const Executor& executor) const {
+  return with_backward(arrays, &executor,
+                       [](const auto&... all) { return AttentionBackwardPlan(all...); });
 }
 
 }  // namespace rapt::bench

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "rapt/attention.hpp"
@@ -17,6 +18,13 @@ struct AttentionArrays {
   StoredRows q, k, v, out;
 };
 
+// Those of the backward pass: rows of grad_out lie as those of out, each gradient's as those of
+// what it is of. lse lies as out does, a number for each row.
+struct BackwardArrays {
+  AttentionArrays forward;
+  StoredRows dout, dq, dk, dv;
+};
+
 class AttentionLayout {
  public:
   explicit AttentionLayout(const Shape& shape);
@@ -29,6 +37,9 @@ class AttentionLayout {
   std::int64_t q_row(std::int64_t batch, std::int64_t head, std::int64_t query) const;
   std::int64_t kv_row(std::int64_t batch, std::int64_t kv_head, std::int64_t key) const;
 
+  // Rows of queries that fill up a batch element, which have no gradients.
+  std::vector<std::int64_t> padding() const;
+
   // Whether query i of a head attends a key.
   bool attended(std::int64_t batch, std::int64_t head, std::int64_t query, std::int64_t key) const;
   // What is added to the scaled and capped score of such a pair.
@@ -36,12 +47,33 @@ class AttentionLayout {
   // The score of the sink of a head, where there are sinks.
   double sink(std::int64_t head) const { return sinks_[static_cast<std::size_t>(head)]; }
   static constexpr float kSoftcap = 30;  // where scores are capped
+  // What a weight is multiplied by: 0 where dropout drops it.
+  double kept(std::int64_t batch, std::int64_t head, std::int64_t query, std::int64_t key) const;
+  static constexpr float kDropout = 0.125f;
+
+  // What the last forward pass left, of the row of a query, and the gradient of that.
+  double lse(std::int64_t q_row) const { return lse_[static_cast<std::size_t>(q_row)]; }
+  double dlse(std::int64_t q_row) const {
+    return dlse_.empty() ? 0 : dlse_[static_cast<std::size_t>(q_row)];
+  }
+  // Gradients that the last backward pass left; of a bias [1 or heads, positions, seq_kv].
+  std::span<float> dbias() const { return dbias_; }
+  std::span<float> dslopes() const { return dslopes_; }
+  std::span<float> dsinks() const { return dsinks_; }
+  std::size_t bias_at(std::int64_t batch, std::int64_t head, std::int64_t query,
+                      std::int64_t key) const {
+    return pair(shape_.modifiers.bias, batch, head, query, key);
+  }
 
   // One call of rapt, and how it is done.
   void run(const AttentionArrays& arrays, const Executor& executor) const;
   Explanation explain(const AttentionArrays& arrays) const;
   // What run() makes and runs. It refers to this and to the arrays.
   AttentionPlan plan(const AttentionArrays& arrays, const Executor& executor) const;
+  // And of the gradients, from what a call of run() left in out and lse.
+  void run_backward(const BackwardArrays& arrays, const Executor& executor) const;
+  Explanation explain_backward(const BackwardArrays& arrays) const;
+  AttentionBackwardPlan plan_backward(const BackwardArrays& arrays, const Executor& executor) const;
 
  private:
   std::int64_t element(const std::vector<std::int32_t>& starts, std::int64_t batch) const {
@@ -70,6 +102,10 @@ class AttentionLayout {
   template <class AnyView>
   AnyView keys(const StoredRows& rows) const;
   ScalesView scales(const StoredRows& rows) const;
+  LseView numbers(std::vector<float>& each) const;
+  template <class Call>
+  auto with_backward(const BackwardArrays& arrays, const Executor* executor,
+                     const Call& call) const;
   AttentionOptions options(const AttentionArrays& arrays) const;
 
   Shape shape_;
@@ -85,7 +121,8 @@ class AttentionLayout {
   std::vector<float> bias_;          // the same
   std::vector<std::uint64_t> tree_;  // [positions, words]
   std::vector<float> slopes_, sinks_;
-  mutable std::vector<float> lse_;  // [batch, heads, seq_q], or packed
+  mutable std::vector<float> lse_, dlse_;  // [batch, heads, seq_q], or packed; as rows of q lie
+  mutable std::vector<float> dbias_, dslopes_, dsinks_;
 };
 
 }  // namespace rapt::bench

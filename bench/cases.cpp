@@ -66,7 +66,7 @@ class GemmCase : public Case {
 
   void run(const Executor& executor) override { call(&executor); }
 
-  std::span<float> result() override { return c_.span(); }
+  std::vector<Result> results() override { return {{"the result", Type::f32, c_.span()}}; }
   Expected expect() const override { return expected_gemm(shape_, operands()); }
   // What beta multiplies is there before each check.
   float before() const override { return shape_.modifiers.beta ? 1.0f : Case::before(); }
@@ -117,56 +117,131 @@ class GemmCase : public Case {
   std::vector<float> scales_, bias_;
 };
 
-class AttentionCase : public Case {
+// The operands of an attention and its result.
+class AttentionOperands {
  public:
-  explicit AttentionCase(const Shape& shape)
-      : layout_(shape),
-        q_(rows_of(shape.q_type(), shape.attention().d_k, layout_.q_rows())),
-        kv_(rows_of(shape.modifiers.type, shape.attention().d_k, layout_.kv_rows()) +
-            rows_of(shape.v_type(), shape.attention().d_v, layout_.kv_rows()) +
+  explicit AttentionOperands(const Shape& shape)
+      : layout(shape),
+        q_(rows_of(shape.q_type(), shape.attention().d_k, layout.q_rows())),
+        kv_(rows_of(shape.modifiers.type, shape.attention().d_k, layout.kv_rows()) +
+            rows_of(shape.v_type(), shape.attention().d_v, layout.kv_rows()) +
             scales(shape.modifiers.type) + scales(shape.v_type())),
-        out_(rows_of(shape.out_type(), shape.attention().d_v, layout_.q_rows())) {
+        out_(rows_of(shape.out_type(), shape.attention().d_v, layout.q_rows())) {
     // k, v, and the scales of both: what is streamed, in one piece.
     const AttentionSizes s = shape.attention();
     const Type k_type = shape.modifiers.type, v_type = shape.v_type();
     float* const k = kv_.data();
-    float* const v = k + rows_of(k_type, s.d_k, layout_.kv_rows());
-    float* const k_scales = v + rows_of(v_type, s.d_v, layout_.kv_rows());
-    const auto rows = [](Type type, std::int64_t depth, float* data, float* scales) {
-      return StoredRows{type, depth, reinterpret_cast<std::byte*>(data), scales};
-    };
-    arrays_ = {rows(shape.q_type(), s.d_k, q_.data(), nullptr), rows(k_type, s.d_k, k, k_scales),
-               rows(v_type, s.d_v, v, k_scales + scales(k_type)),
-               rows(shape.out_type(), s.d_v, out_.data(), nullptr)};
-    fill_rows(arrays_.q, layout_.q_rows(), 0);
-    fill_rows(arrays_.k, layout_.kv_rows(), 333);
-    fill_rows(arrays_.v, layout_.kv_rows(),
-              333 + static_cast<std::size_t>(layout_.kv_rows() * s.d_k));
-    const auto streamed = static_cast<std::size_t>(shape.streamed_bytes());
-    streamed_ = kv_.span().first(std::min(streamed / sizeof(float), kv_.size()));
+    float* const v = k + rows_of(k_type, s.d_k, layout.kv_rows());
+    float* const k_scales = v + rows_of(v_type, s.d_v, layout.kv_rows());
+    arrays = {rows(shape.q_type(), s.d_k, q_), rows(k_type, s.d_k, k, k_scales),
+              rows(v_type, s.d_v, v, k_scales + scales(k_type)),
+              rows(shape.out_type(), s.d_v, out_)};
+    fill_rows(arrays.q, layout.q_rows(), 0);
+    fill_rows(arrays.k, layout.kv_rows(), 333);
+    fill_rows(arrays.v, layout.kv_rows(), 333 + static_cast<std::size_t>(layout.kv_rows() * s.d_k));
   }
 
-  void run(const Executor& executor) override { layout_.run(arrays_, executor); }
-  std::string explain() const override { return layout_.explain(arrays_).text(); }
+  static StoredRows rows(Type type, std::int64_t depth, float* data, float* scales = nullptr) {
+    return {type, depth, reinterpret_cast<std::byte*>(data), scales};
+  }
+  static StoredRows rows(Type type, std::int64_t depth, const Buffer& buffer) {
+    return rows(type, depth, buffer.data());
+  }
+  static std::int64_t rows_of(Type type, std::int64_t depth, std::int64_t rows) {
+    return floats_of(type, rows * depth);
+  }
+  Result out() const { return {"the result", arrays.out.type, out_.span()}; }
+  std::span<const float> kv() const { return kv_.span(); }
 
-  std::span<float> result() override { return out_.span(); }
-  Type result_type() const override { return arrays_.out.type; }
-  Expected expect() const override { return expected_attention(layout_, arrays_); }
+  const AttentionLayout layout;
+  AttentionArrays arrays{};
+
+ private:
+  std::int64_t scales(Type type) const {
+    return type == Type::int8 ? (layout.kv_rows() + 15) / 16 * 16 : 0;
+  }
+  Buffer q_, kv_, out_;
+};
+
+class AttentionCase : public Case {
+ public:
+  explicit AttentionCase(const Shape& shape) : of_(shape) {
+    const auto streamed = static_cast<std::size_t>(shape.streamed_bytes());
+    streamed_ = of_.kv().first(std::min(streamed / sizeof(float), of_.kv().size()));
+  }
+
+  void run(const Executor& executor) override { of_.layout.run(of_.arrays, executor); }
+  std::string explain() const override { return of_.layout.explain(of_.arrays).text(); }
+
+  std::vector<Result> results() override { return {of_.out()}; }
+  Expected expect() const override { return expected_attention(of_.layout, of_.arrays); }
 
   std::span<const float> streamed() const override { return streamed_; }
 
  private:
-  static std::int64_t rows_of(Type type, std::int64_t depth, std::int64_t rows) {
-    return floats_of(type, rows * depth);
-  }
-  std::int64_t scales(Type type) const {
-    return type == Type::int8 ? (layout_.kv_rows() + 15) / 16 * 16 : 0;
+  AttentionOperands of_;
+  std::span<const float> streamed_;
+};
+
+// The gradients, or (training) attention and they.
+class BackwardCase : public Case {
+ public:
+  explicit BackwardCase(const Shape& shape)
+      : trains_(shape.modifiers.pass == Pass::training),
+        of_(shape),
+        dout_(buffer(shape.dout_type(), shape.attention().d_v, of_.layout.q_rows())),
+        dq_(buffer(shape.dq_type(), shape.attention().d_k, of_.layout.q_rows())),
+        dk_(buffer(shape.dk_type(), shape.attention().d_k, of_.layout.kv_rows())),
+        dv_(buffer(shape.dv_type(), shape.attention().d_v, of_.layout.kv_rows())) {
+    const AttentionSizes s = shape.attention();
+    const auto rows = [](Type type, std::int64_t depth, const Buffer& memory) {
+      return AttentionOperands::rows(type, depth, memory);
+    };
+    arrays_ = {of_.arrays, rows(shape.dout_type(), s.d_v, dout_), rows(shape.dq_type(), s.d_k, dq_),
+               rows(shape.dk_type(), s.d_k, dk_), rows(shape.dv_type(), s.d_v, dv_)};
+    fill_rows(arrays_.dout, of_.layout.q_rows(), 555);
+    const std::int64_t bytes = row_bytes(arrays_.dout.type, s.d_v);
+    for (const std::int64_t row : of_.layout.padding())
+      std::fill_n(arrays_.dout.data + row * bytes, bytes, std::byte{0});
+    of_.layout.run(of_.arrays, default_executor());
   }
 
-  AttentionLayout layout_;
-  Buffer q_, kv_, out_;
-  AttentionArrays arrays_{};
-  std::span<const float> streamed_;
+  void run(const Executor& executor) override {
+    if (trains_) of_.layout.run(of_.arrays, executor);
+    of_.layout.run_backward(arrays_, executor);
+  }
+  std::string explain() const override { return of_.layout.explain_backward(arrays_).text(); }
+
+  std::vector<Result> results() override {
+    std::vector<Result> all = {{"grad_q", arrays_.dq.type, dq_.span()},
+                               {"grad_k", arrays_.dk.type, dk_.span()},
+                               {"grad_v", arrays_.dv.type, dv_.span()},
+                               {"grad_bias", Type::f32, of_.layout.dbias()},
+                               {"grad_alibi_slopes", Type::f32, of_.layout.dslopes()},
+                               {"grad_sinks", Type::f32, of_.layout.dsinks()}};
+    if (trains_) all.push_back(of_.out());
+    return all;
+  }
+  bool expects_anew() const override { return true; }
+  Expected expect() const override {
+    Expected all = expected_backward(of_.layout, arrays_);
+    if (!trains_) return all;
+    for (ExpectedElement& element : expected_attention(of_.layout, of_.arrays)) {
+      element.result = 6;
+      all.push_back(element);
+    }
+    return all;
+  }
+
+ private:
+  static Buffer buffer(Type type, std::int64_t depth, std::int64_t rows) {
+    return Buffer(AttentionOperands::rows_of(type, depth, rows));
+  }
+
+  const bool trains_;
+  AttentionOperands of_;
+  Buffer dout_, dq_, dk_, dv_;
+  BackwardArrays arrays_{};
 };
 
 class LayerCase : public Case {
@@ -188,7 +263,7 @@ class LayerCase : public Case {
            {out_.data(), {s.batch, s.seq, s.embedding}}, options);
   }
 
-  std::span<float> result() override { return out_.span(); }
+  std::vector<Result> results() override { return {{"the result", Type::f32, out_.span()}}; }
   Expected expect() const override {
     const LayerParameters& p = layer_.parameters();
     return expected_layer(sizes_, tokens_.data(),
@@ -204,16 +279,17 @@ class LayerCase : public Case {
 }  // namespace
 
 std::string Case::check(const Executor& executor) {
-  if (expected_.empty()) expected_ = expect();
-  const std::span<float> out = result();
-  std::fill(out.begin(), out.end(), before());
+  const std::vector<Result> all = results();
+  for (const Result& result : all) std::fill(result.memory.begin(), result.memory.end(), before());
   run(executor);
-  return compare(expected_, result_type(), out.data());
+  if (expected_.empty() || expects_anew()) expected_ = expect();
+  return compare(expected_, all);
 }
 
 std::unique_ptr<Case> make_case(const Shape& shape) {
   if (shape.operation == Operation::gemm) return std::make_unique<GemmCase>(shape);
   if (shape.operation == Operation::layer) return std::make_unique<LayerCase>(shape.layer());
+  if (shape.modifiers.pass != Pass::forward) return std::make_unique<BackwardCase>(shape);
   return std::make_unique<AttentionCase>(shape);
 }
 

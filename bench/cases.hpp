@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "expected.hpp"
 #include "rapt/executor.hpp"
@@ -31,14 +32,15 @@ class Case {
   virtual std::span<const float> streamed() const { return {}; }
 
  protected:
-  virtual std::span<float> result() = 0;  // all its memory, whatever it is stored in
-  virtual Type result_type() const { return Type::f32; }
+  virtual std::vector<Result> results() = 0;  // all their memory
   virtual Expected expect() const = 0;
+  // Whether that is of what the last run left; otherwise targets and threads share it.
+  virtual bool expects_anew() const { return false; }
   // What the result holds before it is computed: all bits set are NaN in every plain type.
   virtual float before() const { return std::bit_cast<float>(~std::uint32_t{0}); }
 
  private:
-  Expected expected_;  // computed once: targets and threads share it
+  Expected expected_;
 };
 
 std::unique_ptr<Case> make_case(const Shape& shape);

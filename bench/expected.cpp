@@ -56,6 +56,38 @@ double rounding(Type type, double number) {
   return 0;
 }
 
+// `rounding`: what the number may be off by on top, independently of others.
+struct Number {
+  double value, error, rounding = 0;
+};
+
+// Of a pair that is attended.
+Number score_of(const AttentionLayout& layout, const AttentionArrays& arrays, std::int64_t batch,
+                std::int64_t head, std::int64_t query, std::int64_t key, double between) {
+  const Modifiers& m = layout.shape().modifiers;
+  const AttentionSizes sizes = layout.shape().attention();
+  const double scale = 1 / std::sqrt(static_cast<double>(sizes.d_k));
+  const std::int64_t q_row = layout.q_row(batch, head, query),
+                     k_row = layout.kv_row(batch, head / (sizes.heads / sizes.kv_heads), key);
+  double dot = 0, magnitude = 0;
+  for (std::int64_t d = 0; d < sizes.d_k; ++d) {
+    const double product = arrays.q.at(q_row, d) * arrays.k.at(k_row, d);
+    dot += product;
+    magnitude += std::abs(product);
+  }
+  double score = scale * dot;
+  double error = scale * g(sizes.d_k + kRoundings) * magnitude;
+  if (m.softcap) {
+    constexpr double kCap = AttentionLayout::kSoftcap;
+    score = kCap * std::tanh(score / kCap);  // its slope is 1 at most
+    error += 8 * kU * std::abs(score);
+  }
+  const double bias = layout.bias(batch, head, query, key);
+  score += bias;
+  error += 4 * kU * (std::abs(bias) + std::abs(score));
+  return {score, error, between * (1 + std::abs(score))};
+}
+
 }  // namespace
 
 Expected expected_gemm(const Shape& shape, const GemmOperands& operands, double between) {
@@ -111,7 +143,6 @@ Expected expected_attention(const AttentionLayout& layout, const AttentionArrays
   const Shape& shape = layout.shape();
   const Modifiers& m = shape.modifiers;
   const AttentionSizes sizes = shape.attention();
-  const double scale = 1 / std::sqrt(static_cast<double>(sizes.d_k));
   // Weights may be rounded, see RoundWeights; what is divided by their sum is not.
   const bool all_bf16 = arrays.q.type == Type::bf16 && arrays.k.type == Type::bf16 &&
                         arrays.v.type == Type::bf16 && arrays.out.type == Type::bf16;
@@ -129,26 +160,10 @@ Expected expected_attention(const AttentionLayout& layout, const AttentionArrays
     std::vector<std::int64_t> keys;
     for (std::int64_t key = 0; key < shape.keys(batch); ++key) {
       if (!layout.attended(batch, head, i, key)) continue;
-      const std::int64_t k_row = layout.kv_row(batch, kv_head, key);
-      double dot = 0, magnitude = 0;
-      for (std::int64_t d = 0; d < sizes.d_k; ++d) {
-        const double product = arrays.q.at(q_row, d) * arrays.k.at(k_row, d);
-        dot += product;
-        magnitude += std::abs(product);
-      }
-      double score = scale * dot;
-      double error = scale * g(sizes.d_k + kRoundings) * magnitude;
-      if (m.softcap) {
-        constexpr double kCap = AttentionLayout::kSoftcap;
-        score = kCap * std::tanh(score / kCap);  // its slope is 1 at most
-        error += 8 * kU * std::abs(score);
-      }
-      const double bias = layout.bias(batch, head, i, key);
-      score += bias;
-      error += 4 * kU * (std::abs(bias) + std::abs(score));
+      const Number score = score_of(layout, arrays, batch, head, i, key, between);
       keys.push_back(key);
-      p.push_back(score);
-      r.push_back(error + between * (1 + std::abs(score)));
+      p.push_back(score.value);
+      r.push_back(score.error + score.rounding);
     }
     if (m.sinks) {
       p.push_back(layout.sink(head));
@@ -162,8 +177,9 @@ Expected expected_attention(const AttentionLayout& layout, const AttentionArrays
         moved(out.size());
     for (std::size_t at = 0; at < keys.size(); ++at) {
       const std::int64_t v_row = layout.kv_row(batch, kv_head, keys[at]);
+      const double kept = layout.kept(batch, head, i, keys[at]);
       for (std::size_t d = 0; d < out.size(); ++d) {
-        const double product = p[at] * arrays.v.at(v_row, static_cast<std::int64_t>(d));
+        const double product = kept * p[at] * arrays.v.at(v_row, static_cast<std::int64_t>(d));
         out[d] += product;
         magnitude[d] += std::abs(product);
         moved[d] += r[at] * std::abs(product);
@@ -177,6 +193,246 @@ Expected expected_attention(const AttentionLayout& layout, const AttentionArrays
       expected.push_back({q_row * sizes.d_v + static_cast<std::int64_t>(d), out[d],
                           kSecondOrder * computed + rounding(arrays.out.type, out[d])});
     }
+  }
+  return expected;
+}
+
+namespace {
+
+// Sums of numbers with errors: what a sum of f32 numbers may be off by.
+struct Sum {
+  double value = 0, error = 0, magnitude = 0, roundings = 0, squares = 0;
+  std::int64_t terms = 0;
+  void add(const Number& x, double factor = 1) {
+    value += x.value * factor;
+    error += x.error * std::abs(factor);
+    magnitude += std::abs(x.value * factor);
+    const double rounding = x.rounding * std::abs(factor);
+    roundings += rounding;
+    squares += rounding * rounding;
+    ++terms;
+  }
+  double bound(Type type) const {
+    return kSecondOrder * (error + (g(terms + 4) + 2 * kU) * (magnitude + error) +
+                           std::min(roundings, 6 * std::sqrt(squares))) +
+           rounding(type, value) + static_cast<double>(terms) * 0x1p-126;
+  }
+};
+
+// The backward pass, a pair at a time.
+class BackwardPairs {
+ public:
+  BackwardPairs(const AttentionLayout& layout, const BackwardArrays& arrays, bool own_forward,
+                double between)
+      : layout_(layout),
+        arrays_(arrays),
+        sizes_(layout.shape().attention()),
+        own_forward_(own_forward),
+        between_(between) {
+    for (std::int64_t row = 0; own_forward && row < layout.kv_rows(); ++row)
+      largest_norm_ = std::max(largest_norm_, norm(arrays.forward.k, row, sizes_.d_k));
+  }
+
+  // delta of a row, less the gradient of its lse; and what its lse may be off by.
+  struct Row {
+    Number delta;
+    double lse, lse_error;
+  };
+  Row row(std::int64_t batch, std::int64_t head, std::int64_t query) const {
+    const std::int64_t q_row = layout_.q_row(batch, head, query);
+    Row of{{-layout_.dlse(q_row), 0}, layout_.lse(q_row), 0};
+    double magnitude = std::abs(of.delta.value), out_error = 0, squares = 0;
+    if (own_forward_) {
+      // Of a score, of which all but the largest are smaller; of many that are rounded, some up and
+      // some down.
+      const double q = norm(arrays_.forward.q, q_row, sizes_.d_k);
+      const double largest = q * largest_norm_ / std::sqrt(static_cast<double>(sizes_.d_k));
+      const auto n = static_cast<double>(layout_.shape().keys_of(batch, query).count());
+      const double rounded = between_ * std::min(1.0, 6 / std::sqrt(std::max(n, 1.0)));
+      of.lse_error = (g(sizes_.d_k + kRoundings) + 8 * kU) * largest + 2 * kU * std::abs(of.lse) +
+                     g_softmax(sizes_.seq_kv);
+      out_error = (2 * of.lse_error + g_softmax(sizes_.seq_kv)) * kLargestValue + 2 * rounded;
+      of.lse_error += rounded * (1 + largest);
+    }
+    for (std::int64_t d = 0; d < sizes_.d_v; ++d) {
+      const double out = arrays_.forward.out.at(q_row, d), dout = arrays_.dout.at(q_row, d);
+      of.delta.value += dout * out;
+      magnitude += std::abs(dout * out);
+      if (!own_forward_) continue;
+      const double error = dout * (out_error + 2 * rounding(arrays_.forward.out.type, out));
+      squares += error * error;
+    }
+    of.delta.error += g(sizes_.d_v + 3) * magnitude + 6 * std::sqrt(squares);
+    return of;
+  }
+
+  struct Pair {
+    Number weight;  // after dropout
+    Number dscore;  // of the score
+    Number ds;      // of the product q k, but for the scale
+  };
+  Pair pair(const Row& row, std::int64_t batch, std::int64_t head, std::int64_t query,
+            std::int64_t key) const {
+    const Modifiers& m = layout_.shape().modifiers;
+    const std::int64_t q_row = layout_.q_row(batch, head, query);
+    const std::int64_t kv_row = layout_.kv_row(batch, head / group(), key);
+    const Number s = score_of(layout_, arrays_.forward, batch, head, query, key, between_);
+    const double kept = layout_.kept(batch, head, query, key);
+    const double p = std::exp(s.value - row.lse);
+    const double p_error = p * (s.error + row.lse_error +
+                                3 * kU * (std::abs(s.value) + std::abs(row.lse)) + kExpError);
+    const double p_rounding = p * (s.rounding + between_);
+    double dp = 0, magnitude = 0;
+    for (std::int64_t d = 0; d < sizes_.d_v; ++d) {
+      const double product = kept * arrays_.dout.at(q_row, d) * arrays_.forward.v.at(kv_row, d);
+      dp += product;
+      magnitude += std::abs(product);
+    }
+    const double dp_error = g(sizes_.d_v + 3) * magnitude;
+    const double difference = dp - row.delta.value;
+    Pair of;
+    of.weight = {kept * p, kept * (p_error + 2 * kU * p), kept * p_rounding};
+    of.dscore = {
+        p * difference,
+        p_error * std::abs(difference) + (p + p_error) * (dp_error + row.delta.error) +
+            3 * kU * p * std::abs(difference),
+        p_rounding * std::abs(difference) + between_ * p * (std::abs(dp) + std::abs(difference))};
+    of.ds = of.dscore;
+    if (m.softcap) {
+      constexpr double kCap = AttentionLayout::kSoftcap;
+      const double tanh = (s.value - layout_.bias(batch, head, query, key)) / kCap;
+      const double slope = 1 - tanh * tanh;
+      const double slope_error = 2 * std::abs(tanh) * (16 * kU + s.error / kCap) + 2 * kU;
+      of.ds = {of.dscore.value * slope,
+               of.dscore.error * (slope + slope_error) + std::abs(of.dscore.value) * slope_error,
+               of.dscore.rounding + std::abs(of.dscore.value) * 2 * s.rounding / kCap};
+    }
+    return of;
+  }
+
+  std::int64_t group() const { return sizes_.heads / sizes_.kv_heads; }
+
+ private:
+  static constexpr double kLargestValue = 5;  // of normal numbers, as all values are
+
+  static double norm(const StoredRows& rows, std::int64_t row, std::int64_t depth) {
+    double sum = 0;
+    for (std::int64_t d = 0; d < depth; ++d) sum += rows.at(row, d) * rows.at(row, d);
+    return std::sqrt(sum);
+  }
+
+  const AttentionLayout& layout_;
+  const BackwardArrays& arrays_;
+  const AttentionSizes sizes_;
+  const bool own_forward_;
+  const double between_;
+  double largest_norm_ = 0;  // of a key
+};
+
+}  // namespace
+
+Expected expected_backward(const AttentionLayout& layout, const BackwardArrays& arrays,
+                           bool own_forward, double between) {
+  Expected expected;
+  const Shape& shape = layout.shape();
+  const Modifiers& m = shape.modifiers;
+  const AttentionSizes sizes = shape.attention();
+  const double scale = 1 / std::sqrt(static_cast<double>(sizes.d_k));
+  const BackwardPairs pairs(layout, arrays, own_forward, between);
+  const auto add_row = [&](std::size_t result, const StoredRows& of, std::int64_t row,
+                           const std::vector<Sum>& sums) {
+    for (std::int64_t d = 0; d < of.depth; ++d) {
+      const Sum& sum = sums[static_cast<std::size_t>(d)];
+      expected.push_back({row * of.depth + d, sum.value, sum.bound(of.type), result});
+    }
+  };
+
+  for (const std::int64_t row : sample(sizes.batch * sizes.heads * sizes.seq_q)) {
+    const std::int64_t batch = row / sizes.seq_q / sizes.heads;
+    const std::int64_t head = row / sizes.seq_q % sizes.heads;
+    if (shape.queries(batch) == 0) continue;
+    const std::int64_t i = row % sizes.seq_q * shape.queries(batch) / sizes.seq_q;
+    const BackwardPairs::Row of_row = pairs.row(batch, head, i);
+    std::vector<Sum> dq(static_cast<std::size_t>(sizes.d_k));
+    for (std::int64_t key = 0; key < shape.keys(batch); ++key) {
+      if (!layout.attended(batch, head, i, key)) continue;
+      const Number ds = pairs.pair(of_row, batch, head, i, key).ds;
+      const std::int64_t k_row = layout.kv_row(batch, head / pairs.group(), key);
+      for (std::size_t d = 0; d < dq.size(); ++d)
+        dq[d].add(ds, scale * arrays.forward.k.at(k_row, static_cast<std::int64_t>(d)));
+    }
+    add_row(0, arrays.dq, layout.q_row(batch, head, i), dq);
+  }
+
+  for (const std::int64_t row : sample(sizes.batch * sizes.kv_heads * sizes.seq_kv)) {
+    const std::int64_t batch = row / sizes.seq_kv / sizes.kv_heads;
+    const std::int64_t kv_head = row / sizes.seq_kv % sizes.kv_heads;
+    if (shape.keys(batch) == 0) continue;
+    const std::int64_t key = row % sizes.seq_kv * shape.keys(batch) / sizes.seq_kv;
+    std::vector<Sum> dk(static_cast<std::size_t>(sizes.d_k)),
+        dv(static_cast<std::size_t>(sizes.d_v));
+    for (std::int64_t head = kv_head * pairs.group(); head < (kv_head + 1) * pairs.group();
+         ++head) {
+      for (std::int64_t i = 0; i < shape.queries(batch); ++i) {
+        if (!layout.attended(batch, head, i, key)) continue;
+        const BackwardPairs::Pair pair = pairs.pair(pairs.row(batch, head, i), batch, head, i, key);
+        const std::int64_t q_row = layout.q_row(batch, head, i);
+        for (std::size_t d = 0; d < dk.size(); ++d)
+          dk[d].add(pair.ds, scale * arrays.forward.q.at(q_row, static_cast<std::int64_t>(d)));
+        for (std::size_t d = 0; d < dv.size(); ++d)
+          dv[d].add(pair.weight, arrays.dout.at(q_row, static_cast<std::int64_t>(d)));
+      }
+    }
+    add_row(1, arrays.dk, layout.kv_row(batch, kv_head, key), dk);
+    add_row(2, arrays.dv, layout.kv_row(batch, kv_head, key), dv);
+  }
+
+  // What is summed over all that has it.
+  const auto add_number = [&](std::size_t result, std::int64_t at, const Sum& sum) {
+    expected.push_back({at, sum.value, sum.bound(Type::f32), result});
+  };
+  const auto within = [](std::int64_t at, std::int64_t one, bool each) {
+    return each ? at == one : at >= 0;
+  };
+  for (const std::int64_t n :
+       m.dbias ? sample(sizes.heads * sizes.seq_q) : std::vector<std::int64_t>()) {
+    const std::int64_t head = n / sizes.seq_q, i = n % sizes.seq_q;
+    const std::int64_t own = n % sizes.batch, key = (n + 1) % sizes.seq_kv;
+    if (i >= shape.queries(own)) continue;
+    Sum sum;
+    for (std::int64_t b = 0; b < sizes.batch; ++b) {
+      for (std::int64_t h = 0; h < sizes.heads; ++h) {
+        if (!within(b, own, m.packed_q) || !within(h, head, m.bias == Pairs::each)) continue;
+        if (i >= shape.queries(b) || key >= shape.keys(b) || !layout.attended(b, h, i, key))
+          continue;
+        sum.add(pairs.pair(pairs.row(b, h, i), b, h, i, key).dscore);
+      }
+    }
+    add_number(3, static_cast<std::int64_t>(layout.bias_at(own, head, i, key)), sum);
+  }
+  constexpr double kFewFlops = 1e8;
+  const bool few = shape.flops() < kFewFlops;
+  for (const std::int64_t head : {std::int64_t{0}, sizes.heads - 1}) {
+    Sum slopes, sinks;
+    for (std::int64_t b = 0; b < sizes.batch; ++b) {
+      for (std::int64_t i = 0; i < shape.queries(b); ++i) {
+        if (!m.dsinks && !(m.dalibi && few)) continue;
+        const BackwardPairs::Row row = pairs.row(b, head, i);
+        for (std::int64_t key = 0; m.dalibi && few && key < shape.keys(b); ++key) {
+          if (!layout.attended(b, head, i, key)) continue;
+          slopes.add(pairs.pair(row, b, head, i, key).dscore,
+                     static_cast<double>(key - i - shape.offset(b)));
+        }
+        if (!m.dsinks) continue;
+        const double sink = layout.sink(head), p = std::exp(sink - row.lse);
+        const double p_error =
+            p * (row.lse_error + 3 * kU * (std::abs(sink) + std::abs(row.lse)) + kExpError);
+        sinks.add({-p * row.delta.value,
+                   p_error * std::abs(row.delta.value) + (p + p_error) * row.delta.error});
+      }
+    }
+    if (m.dalibi && few) add_number(4, head, slopes);
+    if (m.dsinks) add_number(5, head, sinks);
   }
   return expected;
 }
@@ -267,19 +523,25 @@ Expected expected_layer(const LayerSizes& sizes, const float* tokens, const Laye
   return expected;
 }
 
-std::string compare(const Expected& expected, Type type, const void* result) {
-  const StoredRows numbers{type, 1, static_cast<std::byte*>(const_cast<void*>(result))};
+std::string compare(const Expected& expected, std::span<const Result> results) {
   for (const ExpectedElement& element : expected) {
+    const Result& result = results[element.result];
+    const StoredRows numbers{result.type, 1, reinterpret_cast<std::byte*>(result.memory.data())};
     const double got = numbers.at(element.at, 0);
     if (!(std::abs(got - element.value) <= element.bound)) {  // NaN is wrong too
       char sentence[160];
-      std::snprintf(sentence, sizeof sentence,
-                    "element %lld of the result is %.9g, and should be %.9g within %.2g",
-                    static_cast<long long>(element.at), got, element.value, element.bound);
+      std::snprintf(
+          sentence, sizeof sentence, "element %lld of %s is %.9g, and should be %.9g within %.2g",
+          static_cast<long long>(element.at), result.name, got, element.value, element.bound);
       return sentence;
     }
   }
   return {};
+}
+
+std::string compare(const Expected& expected, Type type, const void* result) {
+  const Result all[] = {{"the result", type, {static_cast<float*>(const_cast<void*>(result)), 1}}};
+  return compare(expected, all);
 }
 
 }  // namespace rapt::bench

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,16 @@ struct ExpectedElement {
   std::int64_t at;  // index in the result
   double value;
   double bound;
+  std::size_t result = 0;  // which, where there are several
 };
 using Expected = std::vector<ExpectedElement>;
+
+// Of a plain type.
+struct Result {
+  const char* name;
+  Type type;
+  std::span<float> memory;
+};
 
 // Operands of a product that lie as the shape says: a [batch, m, k], b [batch, k, n], both or their
 // transposes; of an int8 b one scale for each column. c was 1 everywhere.
@@ -38,6 +47,13 @@ Expected expected_gemm(const Shape& shape, const GemmOperands& operands, double 
 Expected expected_attention(const AttentionLayout& layout, const AttentionArrays& arrays,
                             double between = 0);
 
+// Of the gradients, in this order: rows of q, k and v; and where they are wanted elements of those
+// of bias, slopes (where the pairs are few) and sinks. Computed from the out and the lse that a
+// forward pass left, which are inputs here. `own_forward`: what is checked was computed from others
+// of its own, as good.
+Expected expected_backward(const AttentionLayout& layout, const BackwardArrays& arrays,
+                           bool own_forward = false, double between = 0);
+
 // tokens [batch, seq, embedding]; w_q, w_k, w_v [heads, embedding, depth]; w_o [heads, depth,
 // embedding]. Whole rows of the result.
 struct LayerWeights {
@@ -45,8 +61,8 @@ struct LayerWeights {
 };
 Expected expected_layer(const LayerSizes& sizes, const float* tokens, const LayerWeights& weights);
 
-// Empty when every sampled element of the result, stored in a plain type, is within its bound,
-// otherwise a sentence.
+// Empty when every sampled element is within its bound, otherwise a sentence.
+std::string compare(const Expected& expected, std::span<const Result> results);
 std::string compare(const Expected& expected, Type type, const void* result);
 
 }  // namespace rapt::bench

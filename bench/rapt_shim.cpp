@@ -92,6 +92,31 @@ struct Attention {
   }
 };
 
+// And those of its backward pass. `result` holds out and the gradients by q, k and v, one after the
+// other, all as large as q: every query head has its key head, and d_v is d_k.
+struct Backward : Attention {
+  rapt::bench::BackwardArrays gradients;
+
+  Backward(const char* name, void* q, void* k, void* v, void* dout, void* result)
+      : Attention(name, q, k, v, result) {
+    const rapt::bench::AttentionSizes s = layout.shape().attention();
+    if (s.kv_heads != s.heads || s.seq_kv != s.seq_q || s.d_v != s.d_k)
+      throw std::invalid_argument(std::string(name) +
+                                  " is not for peers: gradients differ in size");
+    rapt::bench::StoredRows rows = arrays.out;
+    const auto next = [&, bytes = layout.q_rows() * rapt::bench::row_bytes(rows.type, s.d_v)] {
+      rows.data += bytes;
+      return rows;
+    };
+    gradients.forward = arrays;
+    gradients.dq = next();
+    gradients.dk = next();
+    gradients.dv = next();
+    gradients.dout = {rows.type, s.d_v, static_cast<std::byte*>(dout)};
+  }
+  bool trains() const { return layout.shape().modifiers.pass == rapt::bench::Pass::training; }
+};
+
 // Dense operands of a product, b in the type that its shape says: int8 columns would need scales.
 struct Gemm {
   rapt::bench::Shape shape;
@@ -188,6 +213,32 @@ RAPT_SHIM const char* rapt_bench_check_attention(const char* shape, void* q, voi
   });
 }
 
+// Gradients are compared with those that follow from rapt's own out and lse.
+RAPT_SHIM const char* rapt_bench_check_backward(const char* shape, void* q, void* k, void* v,
+                                                void* dout, void* result, double between) {
+  return check([&] {
+    using rapt::bench::Result;
+    const Backward found(shape, q, k, v, dout, result);
+    std::vector<std::byte> own(
+        static_cast<std::size_t>(found.gradients.dq.data - found.arrays.out.data));
+    rapt::bench::BackwardArrays arrays = found.gradients;
+    arrays.forward.out.data = own.data();
+    found.layout.run(arrays.forward, rapt::default_executor());
+    const auto of = [&](const char* name, const rapt::bench::StoredRows& rows) {
+      return Result{name, rows.type, {reinterpret_cast<float*>(rows.data), own.size() / 4}};
+    };
+    const Result gradients[] = {of("grad_q", arrays.dq), of("grad_k", arrays.dk),
+                                of("grad_v", arrays.dv)};
+    const Result out[] = {of("out", found.arrays.out)};
+    const std::string wrong =
+        compare(rapt::bench::expected_attention(found.layout, found.arrays, between), out);
+    return wrong.empty()
+               ? compare(rapt::bench::expected_backward(found.layout, arrays, true, between),
+                         gradients)
+               : wrong;
+  });
+}
+
 RAPT_SHIM const char* rapt_bench_check_layer(const LayerSizes* s, const float* tokens,
                                              const LayerWeights* weights, const float* result) {
   return check([&] {
@@ -246,6 +297,25 @@ RAPT_SHIM std::int64_t rapt_bench_time_attention(const char* shape, void* q, voi
       } else {
         runs = time_runs(*watch, [&] { attention.layout.run(attention.arrays, executor); });
       }
+    });
+    return runs;
+  });
+}
+
+// The backward pass, or training: attention and it.
+RAPT_SHIM std::int64_t rapt_bench_time_backward(const char* shape, void* q, void* k, void* v,
+                                                void* dout, void* result, int threads,
+                                                const Stopwatch* watch) {
+  return guarded([&] {
+    const Backward backward(shape, q, k, v, dout, result);
+    std::int64_t runs = 0;
+    rapt::bench::on_threads(threads, [&](const rapt::Executor& executor) {
+      const auto forward = [&] { backward.layout.run(backward.arrays, executor); };
+      if (!backward.trains()) forward();
+      runs = time_runs(*watch, [&] {
+        if (backward.trains()) forward();
+        backward.layout.run_backward(backward.gradients, executor);
+      });
     });
     return runs;
   });

@@ -39,6 +39,9 @@ inline constexpr std::array<OperationName, 6> kOperations = {{
 // What has a number for each pair of a query and a key: none, one for all heads, or one for each.
 enum class Pairs { none, one, each };
 
+// What is computed of an attention: it, its gradients, or both.
+enum class Pass { forward, backward, training };
+
 // What follows the sizes, after '/'. shapes.txt says what each is.
 struct Modifiers {
   Type type = Type::f32;          // of k and v, or b
@@ -49,6 +52,10 @@ struct Modifiers {
   std::int64_t left = -1, right = -1, chunk = 0, prefix = 0, tree = 0;
   std::vector<std::int64_t> offsets;  // one for all, or one for each batch element
   bool segments = false, alibi = false, sinks = false, softcap = false, lse = false;
+  bool dropout = false;
+  Pass pass = Pass::forward;
+  std::optional<Type> dout, dq, dk, dv;  // where they are not those of what they are of
+  bool dlse = false, dbias = false, dalibi = false, dsinks = false;
   Pairs mask = Pairs::none, bias = Pairs::none;
   std::vector<std::int64_t> lengths, queries;  // of each batch element, where they are unequal
   std::int64_t page = 0;                       // keys of a page; 0: no pages
@@ -115,6 +122,26 @@ inline constexpr auto kModifiers = [] {
     {"sinks", "sinks", false, true, kNone, [](M& m, N&) { m.sinks = true; }},
     {"softcap", "softcap", false, true, kNone, [](M& m, N&) { m.softcap = true; }},
     {"lse", "lse", false, true, kNone, [](M& m, N&) { m.lse = true; }},
+    {"dropout", "dropout", false, true, kNone, [](M& m, N&) { m.dropout = true; }},
+
+    {"backward", "pass", false, true, kNone, [](M& m, N&) { m.pass = Pass::backward; }},
+    {"training", "pass", false, true, kNone, [](M& m, N&) { m.pass = Pass::training; }},
+    {"doutf32", "storage of dout", false, true, kNone, [](M& m, N&) { m.dout = Type::f32; }},
+    {"doutbf16", "storage of dout", false, true, kNone, [](M& m, N&) { m.dout = Type::bf16; }},
+    {"doutf16", "storage of dout", false, true, kNone, [](M& m, N&) { m.dout = Type::f16; }},
+    {"dqf32", "storage of dq", false, true, kNone, [](M& m, N&) { m.dq = Type::f32; }},
+    {"dqbf16", "storage of dq", false, true, kNone, [](M& m, N&) { m.dq = Type::bf16; }},
+    {"dqf16", "storage of dq", false, true, kNone, [](M& m, N&) { m.dq = Type::f16; }},
+    {"dkf32", "storage of dk", false, true, kNone, [](M& m, N&) { m.dk = Type::f32; }},
+    {"dkbf16", "storage of dk", false, true, kNone, [](M& m, N&) { m.dk = Type::bf16; }},
+    {"dkf16", "storage of dk", false, true, kNone, [](M& m, N&) { m.dk = Type::f16; }},
+    {"dvf32", "storage of dv", false, true, kNone, [](M& m, N&) { m.dv = Type::f32; }},
+    {"dvbf16", "storage of dv", false, true, kNone, [](M& m, N&) { m.dv = Type::bf16; }},
+    {"dvf16", "storage of dv", false, true, kNone, [](M& m, N&) { m.dv = Type::f16; }},
+    {"dlse", "dlse", false, true, kNone, [](M& m, N&) { m.dlse = true; }},
+    {"dbias", "dbias", false, true, kNone, [](M& m, N&) { m.dbias = true; }},
+    {"dalibi", "dalibi", false, true, kNone, [](M& m, N&) { m.dalibi = true; }},
+    {"dsinks", "dsinks", false, true, kNone, [](M& m, N&) { m.dsinks = true; }},
 
     {"lengths", "lengths", false, true, 0, [](M& m, N& each) { m.lengths = each; }, true},
     {"queries", "queries", false, true, 0, [](M& m, N& each) { m.queries = each; }, true},
@@ -196,6 +223,10 @@ struct Shape {
   Type v_type() const { return modifiers.v.value_or(modifiers.type); }
   Type q_type() const { return modifiers.q.value_or(plain_type(modifiers.type)); }
   Type out_type() const { return modifiers.out.value_or(q_type()); }
+  Type dout_type() const { return modifiers.dout.value_or(out_type()); }
+  Type dq_type() const { return modifiers.dq.value_or(q_type()); }
+  Type dk_type() const { return modifiers.dk.value_or(modifiers.type); }
+  Type dv_type() const { return modifiers.dv.value_or(v_type()); }
 
   // Of batch element b.
   std::int64_t keys(std::int64_t b) const {
@@ -274,7 +305,12 @@ struct Shape {
         pairs += static_cast<double>(count) - (modifiers.causal && count > 1 ? 0.5 : 0.0);
       }
     }
-    return 2.0 * pairs * static_cast<double>(s.heads * (s.d_k + s.d_v));
+    // Products of d_k and of d_v for each pair: one and one, of the backward pass three and two.
+    const std::int64_t forward = s.d_k + s.d_v, backward = 3 * s.d_k + 2 * s.d_v;
+    const std::int64_t depths = modifiers.pass == Pass::forward    ? forward
+                                : modifiers.pass == Pass::backward ? backward
+                                                                   : forward + backward;
+    return 2.0 * pairs * static_cast<double>(s.heads * depths);
   }
 
   // Bytes of the operands and the result, each moved once: no algorithm touches less memory.
@@ -292,8 +328,15 @@ struct Shape {
     const AttentionSizes s = attention();
     std::int64_t rows = 0;
     for (std::int64_t b = 0; b < s.batch; ++b) rows += s.heads * queries(b);
-    return streamed_bytes() +
-           static_cast<double>(rows * (row_bytes(q_type(), s.d_k) + row_bytes(out_type(), s.d_v)));
+    double bytes =
+        streamed_bytes() +
+        static_cast<double>(rows * (row_bytes(q_type(), s.d_k) + row_bytes(out_type(), s.d_v)));
+    if (modifiers.pass == Pass::forward) return bytes;
+    std::int64_t kv_rows = 0;
+    for (std::int64_t b = 0; b < s.batch; ++b) kv_rows += s.kv_heads * keys(b);
+    return bytes + static_cast<double>(
+                       rows * (row_bytes(dq_type(), s.d_k) + row_bytes(dout_type(), s.d_v)) +
+                       kv_rows * (row_bytes(dk_type(), s.d_k) + row_bytes(dv_type(), s.d_v)));
   }
 
   // Bytes of what is large and read by everyone: K and V with their scales, or b. 0 for the layer.
@@ -319,6 +362,7 @@ struct Shape {
 
   // Whether there is so little arithmetic for each of these bytes that reading may be the limit.
   bool is_streaming() const {
+    if (modifiers.pass != Pass::forward) return false;
     return (is_attention() && attention().seq_q == 1) || flops() < 8 * streamed_bytes();
   }
 
@@ -407,6 +451,15 @@ inline std::string_view misfit(const Shape& shape) {
     return "offsets must be one, or one for each batch element";
   if (general && !m.queries.empty() && !m.packed_q) return "queries are of packedq";
   if (m.tree > s.seq_kv) return "a tree has at most seq_kv keys";
+  if (m.pass == Pass::forward) {
+    return m.dout || m.dq || m.dk || m.dv || m.dlse || m.dbias || m.dalibi || m.dsinks
+               ? "gradients are of backward and of training"
+               : "";
+  }
+  if (m.type != plain_type(m.type) || shape.v_type() != plain_type(shape.v_type()) || m.page > 0)
+    return "int8, int4 and pages have no gradients";
+  if ((m.dbias && m.bias == Pairs::none) || (m.dalibi && !m.alibi) || (m.dsinks && !m.sinks))
+    return "dbias is of a bias, dalibi of alibi, dsinks of sinks";
   return {};
 }
 

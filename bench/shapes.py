@@ -25,6 +25,8 @@ MODIFIERS = {
     "window": "window[1-9][0-9]*",
     "place": "page[1-9][0-9]*|ragged|padded",
     "sharing": "shared",
+    "pass": "backward|training",
+    "scores": "softcap|alibi",
     "other": "[a-z]+[0-9+-]*",
 }
 
@@ -59,6 +61,11 @@ class Shape:
     @property
     def storage(self) -> str:
         return self.modifiers.get("storage", "f32")
+
+    @property
+    def has_gradients(self) -> bool:
+        """Computed, with attention before them or alone."""
+        return "pass" in self.modifiers
 
     @property
     def attention(self) -> Attention:

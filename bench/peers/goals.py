@@ -37,6 +37,12 @@ PREFILL = {  # the least share of the FMA peak, one thread
     "prefill/1,16,512,64": 0.83,
     "prefill/8,12,128,64": 0.78,
 }
+BACKWARD = {  # the same of the five products of the gradients
+    "prefill/1,8,2048,128/backward": 0.80,
+    "prefill/1,8,2048,64/backward": 0.75,
+    "causal/1,8,2048,128/backward": 0.72,
+    "causal/1,8,2048,64/backward": 0.72,
+}
 DECODE = {"f32": 0.90, "bf16": 0.85, "f16": 0.85, "int8": 0.75, "int4": 0.60}  # of the bound, from memory
 IN_CACHE = 0.60  # of f32, inside the last-level cache
 CUBES = {"gemm/1024,1024,1024", "gemm/2048,2048,2048"}
@@ -71,6 +77,7 @@ class Goals:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.build, self.quick, self.out = arguments.build, arguments.quick, arguments.json.parent
         self.peers_file: Path | None = arguments.peers
+        self.training_file: Path | None = arguments.training
         os.environ[ENVIRONMENT] = str(arguments.build / "bench/librapt_shim.so")
         self.shim = Shim()
         self.threads = self.shim.all_threads()
@@ -175,6 +182,36 @@ class Goals:
         if self.threads > 1:
             gain = rates[ONE_HEAD, self.threads] / rates[ONE_HEAD, 1]
             self.add("decode", f"{ONE_HEAD}, {self.threads} threads over 1", gain, "x")
+
+    def training(self) -> None:
+        """Gradients: their share of the FMA peak; with attention before them beside PyTorch, which has no option for
+        windows, softcap and ALiBi; and the memory of long sequences."""
+        for row in self.bench("backward", "--threads=1", "--tags", "training", "--shapes", "/backward"):
+            goal = BACKWARD.get(row.shape)
+            note = f"{row.vs:.2f} x f32" if row.vs else ""
+            self.add("training", f"{row.shape}, 1 thread, of FMA peak", row.share, "%", goal, note=note)
+        file = self.training_file or self.out / "goals-training.json"
+        if not self.training_file:
+            native = has_flag("avx512_bf16") or has_flag("amx_bf16")  # else PyTorch takes minutes for bf16
+            self._run(
+                sys.executable, BENCH / "peers/main.py", "--shim", os.environ[ENVIRONMENT], "--json", file,
+                "--tags", "training", "--shapes", "/training", "--peers", "torch",
+                "--types", "f32", *(["bf16"] if native else []), "--seconds", 40 if self.quick else 120,
+            )  # fmt: skip
+        run = self.parts["training"] = json.loads(file.read_text())
+        for record in run["results"]:
+            shape, found = record["shape"], table.against_best(record, ("torch",))
+            words = parse_shape(shape).modifiers
+            if not found or words.get("pass") != "training":
+                continue
+            fallback = "window" in words or "scores" in words
+            causal = shape.startswith("causal")
+            goal = 3 if fallback else 1.5 if "storage" in words else 1.4 if causal else 1.25
+            note = f"{table.share(record):.0%} of FMA peak"
+            self.add("training", f"{shape}, {on(record['threads'])}, over torch", found[0], "x", goal, note=note)
+        found = self.alone("training", self.threads)
+        what = f"{found['shape']}, {self.threads} threads, memory beyond arrays"
+        self.add("training", what, found["bytes"] / 2**20, "MiB", 64, less=True)
 
     def small(self) -> None:
         """What a call of a plan costs on one thread beside its heads: the time of one head less an eighth of what eight
@@ -303,7 +340,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="half the time: figures to look at, not to quote")
     parser.add_argument("--json", type=Path, default=Path("build/report/goals.json"), help="default: %(default)s")
     parser.add_argument("--peers", type=Path, metavar="JSON", help="of bench/peers/run, measured before, is taken")
-    steps = ("peers", "decode", "small", "long", "isas", "tuned", "start_up")
+    parser.add_argument("--training", type=Path, metavar="JSON", help="and of its --tags training")
+    steps = ("peers", "decode", "training", "small", "long", "isas", "tuned", "start_up")
     parser.add_argument("--only", nargs="+", choices=steps, default=steps, help="some of the steps (default: all)")
     arguments = parser.parse_args()
     arguments.json.parent.mkdir(parents=True, exist_ok=True)

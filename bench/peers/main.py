@@ -97,14 +97,16 @@ def make_operands(shape: Shape) -> Operands:
         return {"tokens": normal(batch, seq, embedding), **weights, "w_o": he_normal(heads, depth, embedding)}
     a = shape.attention
     q, kv = normal(a.batch, a.heads, a.seq_q, a.depth), normal(2, a.batch, a.kv_heads, a.seq_kv, a.depth)
-    return {"q": stored(q, shape.storage), "kv": stored(kv, shape.storage)}
+    operands = {"q": stored(q, shape.storage), "kv": stored(kv, shape.storage)}
+    return operands | {"dout": stored(normal(*q.shape), shape.storage)} if shape.has_gradients else operands
 
 
 def has_peers(shape: Shape) -> bool:
     """Dense operands of a type that NumPy can hold are what peers are given."""
     if shape.operation == "attention":
         return False  # they are of programs: rapt-bench times them
-    return not set(shape.modifiers) - {"storage"} and shape.storage in STORED
+    known = {"storage", "pass", "window", "scores"} if shape.has_gradients else {"storage"}
+    return not set(shape.modifiers) - known and shape.storage in STORED
 
 
 def prepare(workers: dict[str, Turns], shape: Shape, folder: Path) -> dict[str, dict]:

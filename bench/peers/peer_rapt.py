@@ -10,6 +10,8 @@ from shapes import Shape
 
 
 class Rapt(Peer):
+    trains = True
+
     def __init__(self, threads: int) -> None:
         self.shim = Shim()
         self.threads = threads

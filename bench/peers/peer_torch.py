@@ -1,4 +1,4 @@
-"""PyTorch: scaled_dot_product_attention, mm, and the layer made of them."""
+"""PyTorch: scaled_dot_product_attention, its gradients, mm, and the layer made of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from peer import STORED, Operands, Peer, Variant
 from shapes import Shape
 
 
+SOFTCAP = 30.0  # AttentionLayout's
+
+
 class Torch(Peer):
+    trains = True
+
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
@@ -24,7 +29,61 @@ class Torch(Peer):
             return [Variant("mm", lambda: torch.mm(a, x["b"], out=c), lambda: c.float().numpy())]
         if shape.operation == "layer":
             return [self._layer(x)]
-        return self._attention(shape, x)
+        return self._gradients(shape, x) if shape.has_gradients else self._attention(shape, x)
+
+    def _gradients(self, shape: Shape, x: dict[str, torch.Tensor]) -> list[Variant]:
+        """By autograd. What scaled_dot_product_attention has no option for is a mask or a bias of it, and the formula."""
+        inputs = [tensor.clone().requires_grad_() for tensor in (x["q"], *x["kv"])]
+        q, k, v = inputs
+        heads, seq, depth = q.shape[1:]
+        causal = shape.attention.causal
+        distance = torch.arange(seq) - torch.arange(seq)[:, None]  # j - i
+        attended = distance <= 0 if causal else torch.ones(seq, seq, dtype=torch.bool)
+        if window := shape.modifiers.get("window"):
+            attended &= distance > -int(window.removeprefix("window"))
+        bias = None
+        if shape.modifiers.get("scores") == "alibi":
+            slopes = 2.0 ** (-1 - torch.arange(heads) % 8)
+            bias = (slopes[:, None, None] * distance).masked_fill(~attended, -torch.inf).to(q.dtype)[None]
+
+        def plain() -> torch.Tensor:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+        def masked() -> torch.Tensor:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=attended if bias is None else bias)
+
+        def formula() -> torch.Tensor:
+            scores = q @ k.mT * depth**-0.5
+            if shape.modifiers.get("scores") == "softcap":
+                scores = SOFTCAP * torch.tanh(scores / SOFTCAP)
+            if bias is not None:
+                scores = scores + bias
+            elif causal or window:
+                scores = scores.masked_fill(~attended, -torch.inf)
+            return torch.softmax(scores, -1) @ v
+
+        if shape.modifiers.get("scores") == "softcap":
+            ways = [("formula", formula)]
+        elif window or bias is not None:
+            ways = [("sdpa with a mask" if bias is None else "sdpa with a bias", masked), ("formula", formula)]
+        else:
+            ways = [("sdpa", plain)]
+        return [self._differentiated(shape, name, way, inputs, x["dout"]) for name, way in ways]
+
+    def _differentiated(self, shape: Shape, name: str, way, inputs: list[torch.Tensor], dout: torch.Tensor) -> Variant:
+        trains = shape.modifiers["pass"] == "training"
+        with torch.enable_grad():
+            out = way()
+        found: list[torch.Tensor] = []
+
+        def run() -> None:
+            nonlocal out, found
+            if trains:
+                with torch.enable_grad():
+                    out = way()
+            found = [out, *torch.autograd.grad(out, inputs, dout, retain_graph=not trains)]
+
+        return Variant(name, run, lambda: np.stack([_array(tensor.detach().contiguous()) for tensor in found]))
 
     def _attention(self, shape: Shape, x: dict[str, torch.Tensor]) -> list[Variant]:
         q, (k, v) = x["q"], x["kv"]

@@ -49,9 +49,9 @@ def _weights(operands: dict[str, np.ndarray]) -> _Weights:
 class Shim:
     def __init__(self) -> None:
         self._lib = ctypes.CDLL(os.environ[ENVIRONMENT])
-        for name in ("error", "target", "check_gemm", "check_attention", "check_layer"):
+        for name in ("error", "target", "check_gemm", "check_attention", "check_backward", "check_layer"):
             getattr(self._lib, f"rapt_bench_{name}").restype = c_char_p
-        for name in ("time_gemm", "time_sgemm", "time_execute", "time_attention", "time_layer"):
+        for name in ("time_gemm", "time_sgemm", "time_execute", "time_attention", "time_backward", "time_layer"):
             getattr(self._lib, f"rapt_bench_{name}").restype = c_int64
         for name in ("fma_gflops", "read_gbytes", "flops", "streamed_bytes"):
             getattr(self._lib, f"rapt_bench_{name}").restype = c_double
@@ -97,6 +97,11 @@ class Shim:
             wrong = self._lib.rapt_bench_check_layer(
                 _sizes(shape.sizes), _floats(operands["tokens"]), byref(weights), _floats(result)
             )
+        elif shape.has_gradients:
+            k, v = operands["kv"]
+            wrong = self._lib.rapt_bench_check_backward(
+                shape.name.encode(), *map(_memory, (operands["q"], k, v, operands["dout"], result)), c_double(between)
+            )
         else:
             k, v = operands["kv"]
             wrong = self._lib.rapt_bench_check_attention(
@@ -140,6 +145,11 @@ class Shim:
                 raise RuntimeError(self._lib.rapt_bench_error().decode())
             arguments = (c_void_p(layer), _sizes(shape.sizes), _floats(operands["tokens"]), _floats(out))
             function = self._lib.rapt_bench_time_layer
+        elif shape.has_gradients:
+            q, (k, v) = operands["q"], operands["kv"]
+            out = np.empty((4, *q.shape), q.dtype)
+            arguments = (shape.name.encode(), *map(_memory, (q, k, v, operands["dout"], out)))
+            function = self._lib.rapt_bench_time_backward
         else:
             k, v = operands["kv"]
             out = np.empty_like(operands["q"])

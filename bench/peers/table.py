@@ -14,6 +14,8 @@ _HEADLINES = (
     ("causal/1,8,2048,64", _ATTENTION_PEERS),
     ("causal/1,8,2048,128", _ATTENTION_PEERS),
     ("prefill/1,8,2048,128/bf16", _ATTENTION_PEERS),
+    ("prefill/1,8,2048,128/training", ("torch",)),
+    ("causal/1,8,2048,128/training", ("torch",)),
     ("decode/1,32,8,4096,128", _ATTENTION_PEERS),
     ("decode/1,32,8,4096,128/bf16", _ATTENTION_PEERS),
     ("gemm/1024,1024,1024", _PRODUCT_PEERS),
@@ -115,15 +117,16 @@ def _threads(record: dict) -> str:
 
 def _table(records: list[dict], peers: list[str], threads: int) -> list[str]:
     peak = max(r["limits"]["fma"] for r in records)
+    width = max(28, *(len(r["shape"]) + 1 for r in records))
     lines = [
         f"{_threads(records[0])}: GFLOP/s (decode: GB/s of K and V), best of all runs; "
         f"in brackets rapt's speed over the peer's. FMA peak {peak:.0f} GFLOP/s",
-        f"{'':28}{'rapt':>8}{'median':>8}{'limit':>8}{'share':>7}  "
+        f"{'':{width}}{'rapt':>8}{'median':>8}{'limit':>8}{'share':>7}  "
         + "".join(f"{p:>16}" for p in peers)
         + f"{'vs best':>9}{'(median)':>10}",
     ]
     for r in records:
-        row = f"{r['shape']:28}{rate(r, 'rapt'):8.1f}{rate(r, 'rapt', 'median'):8.1f}{limit(r):8.1f}{share(r):7.0%}  "
+        row = f"{r['shape']:{width}}{rate(r, 'rapt'):8.1f}{rate(r, 'rapt', 'median'):8.1f}{limit(r):8.1f}{share(r):7.0%}  "
         for peer in peers:
             value = rate(r, peer)
             row += f"{value:9.1f} ({rate(r, 'rapt') / value:4.2f})" if value else f"{'-':>16}"

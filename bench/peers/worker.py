@@ -44,6 +44,8 @@ class Worker:
         <folder>/result-<i>.npy; returns the variants' names."""
         self.variants = {}
         self.shape = parse_shape(name)
+        if self.shape.has_gradients and not self.peer.trains:
+            return []
         self.operands = {
             path.stem: np.load(path) for path in Path(folder).glob("*.npy") if not path.stem.startswith("result")
         }

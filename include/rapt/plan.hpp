@@ -2,7 +2,8 @@
 // same shapes (the layers of a model, say), and say how it will be computed.
 //
 // Without a change to the program, the environment asks for more: RAPT_VERBOSE=1 prints a line for
-// each call of attention and gemm on stderr (target, path, problem, time). RAPT_TRACE=FILE writes
+// each call of attention, its backward pass and gemm on stderr (target, path, problem, time).
+// RAPT_TRACE=FILE writes
 // each distinct problem with the number of its calls, when it exits and now and then before, for
 // rapt-tune --from and rapt-bench --from; programs that have more rights than their user write
 // none.
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "rapt/attention.hpp"
+#include "rapt/backward.hpp"
 #include "rapt/export.h"
 
 namespace rapt {
@@ -34,6 +36,9 @@ struct Explanation {
     std::int64_t block_q = 0, block_kv = 0;  // rows (positions x group) of a unit; keys of a step
     std::int64_t units = 0;                  // blocks of rows, of all these elements
     std::int64_t parts = 0, part_kv = 0;     // into which the keys of a unit are split
+    // Of the backward pass, where a unit is a KV head with all its rows, block_q x block_kv are a
+    // tile, and the parts are rows; else 0.
+    std::int64_t part_rows = 0;
   };
 
   std::string bench_case;     // rapt-bench --case computes the like; empty: nothing to compute
@@ -52,8 +57,14 @@ struct Explanation {
   std::int64_t worker_bytes = 0;
   // Tiles of rows x keys: nobody attends a skipped one; a masked one takes the path with mask work.
   std::int64_t tiles = 0, skipped_tiles = 0, masked_tiles = 0;
-  double flops = 0;  // of the products over the tiles that are not skipped
-  double bytes = 0;  // q, k, v and out, each once; so are keys that are shared
+  // Of the products over the tiles that are not skipped: two, of the backward pass five (and not
+  // those that the gradient of a bias takes again).
+  double flops = 0;
+  // q, k, v and out, each once; so are keys that are shared. Of the backward pass their gradients
+  // too.
+  double bytes = 0;
+  // Of the backward pass: tasks after the others, for gradients that heads and batch share.
+  std::int64_t sum_tasks = 0;
 
   RAPT_API std::string text() const;  // all of it, in lines
 };
@@ -69,6 +80,7 @@ struct AttentionPointers {
   const float* v_scales = nullptr;
   const bool* mask = nullptr;
   const float* bias = nullptr;
+  const std::uint32_t* dropout_offset = nullptr;  // of this run
 };
 
 // A checked, planned call of attention(). It keeps lengths, offsets and the block table as they
@@ -99,8 +111,57 @@ class RAPT_API AttentionPlan {
   std::unique_ptr<const State> state_;
 };
 
+// The same for attention_backward().
+struct BackwardPointers {
+  const void* q = nullptr;
+  const void* k = nullptr;
+  const void* v = nullptr;
+  const void* out = nullptr;
+  const float* lse = nullptr;
+  const void* grad_out = nullptr;
+  void* grad_q = nullptr;
+  void* grad_k = nullptr;
+  void* grad_v = nullptr;
+  const bool* mask = nullptr;
+  const float* bias = nullptr;
+  const std::uint32_t* dropout_offset = nullptr;  // of this run
+  const float* grad_lse = nullptr;
+  float* grad_bias = nullptr;
+  float* grad_alibi_slopes = nullptr;
+  float* grad_sinks = nullptr;
+};
+
+// A checked, planned call of attention_backward(), with the rules of an AttentionPlan.
+class RAPT_API AttentionBackwardPlan {
+ public:
+  // Throws Error as attention_backward() does.
+  AttentionBackwardPlan(const AnyQ& q, const AnyK& k, const AnyV& v, const AnyOutIn& out,
+                        const LseIn& lse, const AnyOutIn& grad_out, const AnyGradQ& grad_q,
+                        const AnyGradK& grad_k, const AnyGradV& grad_v,
+                        const AttentionOptions& options = {}, const BackwardOptions& backward = {});
+  AttentionBackwardPlan(AttentionBackwardPlan&&) noexcept;
+  AttentionBackwardPlan& operator=(AttentionBackwardPlan&&) noexcept;
+  ~AttentionBackwardPlan();
+
+  std::size_t workspace_bytes() const;
+  void run(const BackwardPointers& pointers = {}, void* workspace = nullptr,
+           std::size_t bytes = 0) const;
+  Explanation explain() const;
+
+ private:
+  struct State;
+  std::unique_ptr<const State> state_;
+};
+
 // How attention() would compute this, without running it.
 RAPT_API Explanation explain(const AnyQ& q, const AnyK& k, const AnyV& v, const AnyOut& out,
                              const AttentionOptions& options = {});
+// And attention_backward().
+RAPT_API Explanation explain_backward(const AnyQ& q, const AnyK& k, const AnyV& v,
+                                      const AnyOutIn& out, const LseIn& lse,
+                                      const AnyOutIn& grad_out, const AnyGradQ& grad_q,
+                                      const AnyGradK& grad_k, const AnyGradV& grad_v,
+                                      const AttentionOptions& options = {},
+                                      const BackwardOptions& backward = {});
 
 }  // namespace rapt

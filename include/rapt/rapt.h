@@ -242,19 +242,34 @@ RAPT_API rapt_status rapt_attention_backward(const rapt_array* q, const rapt_arr
 RAPT_API rapt_status rapt_explain(const rapt_array* q, const rapt_array* k, const rapt_array* v,
                                   const rapt_array* out, const rapt_attention_options* options,
                                   char* text, size_t capacity, size_t* length);
+// And rapt_attention_backward.
+RAPT_API rapt_status rapt_explain_backward(
+    const rapt_array* q, const rapt_array* k, const rapt_array* v, const rapt_array* out,
+    const rapt_array* lse, const rapt_array* grad_out, const rapt_array* grad_q,
+    const rapt_array* grad_k, const rapt_array* grad_v, const rapt_attention_options* options,
+    const rapt_backward_options* backward, char* text, size_t capacity, size_t* length);
 
 // ---------------------------------------------------------------------------------------- plans
 
-// A checked, planned call of rapt_attention, to be run many times on other data of the same shapes.
-// It keeps lengths, offsets, the block table and the executor's struct as they were. All other
-// arrays' memory, and the executor's context, must live as long as the plan is run on them. Many
-// threads may run one plan at once, each with its own workspace and outputs.
+// A checked, planned call of rapt_attention, or of rapt_attention_backward, to be run many times on
+// other data of the same shapes. It keeps lengths, offsets, the block table and the executor's
+// struct as they were. All other arrays' memory, and the executor's context, must live as long as
+// the plan is run on them. Many threads may run one plan at once, each with its own workspace and
+// outputs.
 typedef struct rapt_plan rapt_plan;
 
 // *plan is the new plan, or null where this fails. To be destroyed by rapt_plan_destroy.
 RAPT_API rapt_status rapt_plan_create(rapt_plan** plan, const rapt_array* q, const rapt_array* k,
                                       const rapt_array* v, const rapt_array* out,
                                       const rapt_attention_options* options);
+// A plan of rapt_attention_backward: run by rapt_plan_run_backward, and else like any other.
+RAPT_API rapt_status rapt_plan_create_backward(rapt_plan** plan, const rapt_array* q,
+                                               const rapt_array* k, const rapt_array* v,
+                                               const rapt_array* out, const rapt_array* lse,
+                                               const rapt_array* grad_out, const rapt_array* grad_q,
+                                               const rapt_array* grad_k, const rapt_array* grad_v,
+                                               const rapt_attention_options* options,
+                                               const rapt_backward_options* backward);
 // plan may be null, and no thread runs it any more.
 RAPT_API void rapt_plan_destroy(rapt_plan* plan);
 
@@ -273,12 +288,37 @@ typedef struct rapt_attention_pointers {
   const float* v_scales;
   const void* mask;  // bytes, each 0 or 1
   const float* bias;
+  const uint32_t* dropout_offset;  // of this run
 } rapt_attention_pointers;
 
 // workspace: at least rapt_plan_workspace_bytes, on a multiple of 64, and nothing is allocated;
 // null: the library's own. pointers may be null.
 RAPT_API rapt_status rapt_plan_run(const rapt_plan* plan, const rapt_attention_pointers* pointers,
                                    void* workspace, size_t bytes);
+
+// The same for plans of rapt_attention_backward.
+typedef struct rapt_backward_pointers {
+  size_t size;
+  const void* q;
+  const void* k;
+  const void* v;
+  const void* out;
+  const float* lse;
+  const void* grad_out;
+  void* grad_q;
+  void* grad_k;
+  void* grad_v;
+  const void* mask;  // bytes, each 0 or 1
+  const float* bias;
+  const uint32_t* dropout_offset;  // of this run
+  const float* grad_lse;
+  float* grad_bias;
+  float* grad_alibi_slopes;
+  float* grad_sinks;
+} rapt_backward_pointers;
+RAPT_API rapt_status rapt_plan_run_backward(const rapt_plan* plan,
+                                            const rapt_backward_pointers* pointers, void* workspace,
+                                            size_t bytes);
 
 // How the plan computes: in lines of text, and in fields. See Explanation in rapt/plan.hpp.
 RAPT_API rapt_status rapt_plan_explain(const rapt_plan* plan, char* text, size_t capacity,
@@ -302,9 +342,10 @@ typedef struct rapt_explanation {
   int64_t skipped_tiles;    // that nobody attends
   int64_t masked_tiles;     // that take the path with mask work
   double flops;             // of the products over the tiles that are not skipped
-  double bytes;             // q, k, v and out, each once
+  double bytes;             // q, k, v and out (and their gradients), each once
   const char* bench_case;   // rapt-bench --case computes the like; "": there is nothing to compute
   const char* config_source;  // of the config in use: see rapt_config_report
+  int64_t sum_tasks;  // backward: after the others, for gradients that heads and batch share
 } rapt_explanation;
 RAPT_API rapt_status rapt_plan_explanation(const rapt_plan* plan, rapt_explanation* explanation);
 
@@ -323,11 +364,12 @@ typedef struct rapt_cut {
   const char* algorithm;
   const rapt_refusal* refused;  // [n_refused]
   int64_t n_refused;
-  int64_t block_q;   // rows (positions x group) of a unit
-  int64_t block_kv;  // keys of a step
-  int64_t units;     // blocks of rows, of all these elements
-  int64_t parts;     // into which the keys of a unit are split
-  int64_t part_kv;   // keys of a part
+  int64_t block_q;    // rows (positions x group) of a unit
+  int64_t block_kv;   // keys of a step
+  int64_t units;      // blocks of rows, of all these elements
+  int64_t parts;      // into which the keys of a unit are split
+  int64_t part_kv;    // keys of a part
+  int64_t part_rows;  // backward: rows of a part
 } rapt_cut;
 // Number from 0 to rapt_explanation's cuts - 1.
 RAPT_API rapt_status rapt_plan_cut(const rapt_plan* plan, int64_t number, rapt_cut* cut);

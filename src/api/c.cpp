@@ -73,6 +73,34 @@ void with_attention(const rapt_array* q, const rapt_array* k, const rapt_array* 
        required<AnyOut>("out", out), options_of(options, executor));
 }
 
+[[noreturn]] void wrong_pass(const char* of, const char* runs_it) {
+  problem::fail(ErrorCode::bad_value,
+                {"plan", std::string("of ") + of, std::string("must be run by ") + runs_it});
+}
+
+// The arrays of a backward pass, in the order of attention_backward().
+struct BackwardArrays {
+  const rapt_array *q, *k, *v, *out, *lse, *grad_out, *grad_q, *grad_k, *grad_v;
+};
+
+// And so for the backward pass.
+template <class Call>
+void with_backward(const BackwardArrays& of, const rapt_attention_options& options,
+                   const rapt_backward_options* backward, const Callbacks& executor,
+                   const Call& call) {
+  const auto given = known("backward", backward);
+  BackwardOptions b;
+  optional(b.grad_lse, "grad_lse", given.grad_lse);
+  optional(b.grad_bias, "grad_bias", given.grad_bias);
+  optional(b.grad_alibi_slopes, "grad_alibi_slopes", given.grad_alibi_slopes);
+  optional(b.grad_sinks, "grad_sinks", given.grad_sinks);
+  call(required<AnyQ>("q", of.q), required<AnyK>("k", of.k), required<AnyV>("v", of.v),
+       required<AnyOutIn>("out", of.out), required<LseIn>("lse", of.lse),
+       required<AnyOutIn>("grad_out", of.grad_out), required<AnyGradQ>("grad_q", of.grad_q),
+       required<AnyGradK>("grad_k", of.grad_k), required<AnyGradV>("grad_v", of.grad_v),
+       options_of(options, executor), b);
+}
+
 }  // namespace
 }  // namespace rapt::c
 
@@ -95,15 +123,20 @@ struct Explained {
 struct rapt_plan {
   explicit rapt_plan(const rapt_executor* given) : executor(given) {}
 
+  Explanation explain() const { return backward ? backward->explain() : forward->explain(); }
+  std::size_t workspace_bytes() const {
+    return backward ? backward->workspace_bytes() : forward->workspace_bytes();
+  }
   // Made when it is first asked for.
   const Explained& explained() const {
     const std::lock_guard lock(mutex);
-    if (explanation == nullptr) explanation = std::make_unique<const Explained>(plan->explain());
+    if (explanation == nullptr) explanation = std::make_unique<const Explained>(explain());
     return *explanation;
   }
 
-  const Callbacks executor;  // at one address: the plan points to it
-  std::unique_ptr<const AttentionPlan> plan;
+  const Callbacks executor;                      // at one address: the plan points to it
+  std::unique_ptr<const AttentionPlan> forward;  // one of the two
+  std::unique_ptr<const AttentionBackwardPlan> backward;
 
  private:
   mutable std::mutex mutex;  // of explanation
@@ -177,18 +210,9 @@ rapt_status rapt_attention_backward(const rapt_array* q, const rapt_array* k, co
                                     const rapt_backward_options* backward) {
   return guarded([&] {
     const auto given = known("options", options);
-    const auto more = known("backward", backward);
-    BackwardOptions b;
-    optional(b.grad_lse, "grad_lse", more.grad_lse);
-    optional(b.grad_bias, "grad_bias", more.grad_bias);
-    optional(b.grad_alibi_slopes, "grad_alibi_slopes", more.grad_alibi_slopes);
-    optional(b.grad_sinks, "grad_sinks", more.grad_sinks);
-    const Callbacks executor(given.executor);
-    attention_backward(required<AnyQ>("q", q), required<AnyK>("k", k), required<AnyV>("v", v),
-                       required<AnyOutIn>("out", out), required<LseIn>("lse", lse),
-                       required<AnyOutIn>("grad_out", grad_out),
-                       required<AnyGradQ>("grad_q", grad_q), required<AnyGradK>("grad_k", grad_k),
-                       required<AnyGradV>("grad_v", grad_v), options_of(given, executor), b);
+    with_backward({q, k, v, out, lse, grad_out, grad_q, grad_k, grad_v}, given, backward,
+                  Callbacks(given.executor),
+                  [](const auto&... arguments) { attention_backward(arguments...); });
   });
 }
 
@@ -218,6 +242,22 @@ rapt_status rapt_explain(const rapt_array* q, const rapt_array* k, const rapt_ar
   });
 }
 
+rapt_status rapt_explain_backward(const rapt_array* q, const rapt_array* k, const rapt_array* v,
+                                  const rapt_array* out, const rapt_array* lse,
+                                  const rapt_array* grad_out, const rapt_array* grad_q,
+                                  const rapt_array* grad_k, const rapt_array* grad_v,
+                                  const rapt_attention_options* options,
+                                  const rapt_backward_options* backward, char* text,
+                                  size_t capacity, size_t* length) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    with_backward({q, k, v, out, lse, grad_out, grad_q, grad_k, grad_v}, given, backward,
+                  Callbacks(given.executor), [&](const auto&... arguments) {
+                    write_text(explain_backward(arguments...).text(), text, capacity, length);
+                  });
+  });
+}
+
 rapt_status rapt_plan_create(rapt_plan** plan, const rapt_array* q, const rapt_array* k,
                              const rapt_array* v, const rapt_array* out,
                              const rapt_attention_options* options) {
@@ -226,8 +266,27 @@ rapt_status rapt_plan_create(rapt_plan** plan, const rapt_array* q, const rapt_a
     const auto given = known("options", options);
     auto made = std::make_unique<rapt_plan>(given.executor);
     with_attention(q, k, v, out, given, made->executor, [&](const auto&... arguments) {
-      made->plan = std::make_unique<const AttentionPlan>(arguments...);
+      made->forward = std::make_unique<const AttentionPlan>(arguments...);
     });
+    *plan = made.release();
+  });
+}
+
+rapt_status rapt_plan_create_backward(rapt_plan** plan, const rapt_array* q, const rapt_array* k,
+                                      const rapt_array* v, const rapt_array* out,
+                                      const rapt_array* lse, const rapt_array* grad_out,
+                                      const rapt_array* grad_q, const rapt_array* grad_k,
+                                      const rapt_array* grad_v,
+                                      const rapt_attention_options* options,
+                                      const rapt_backward_options* backward) {
+  return guarded([&] {
+    must("plan", plan) = nullptr;
+    const auto given = known("options", options);
+    auto made = std::make_unique<rapt_plan>(given.executor);
+    with_backward({q, k, v, out, lse, grad_out, grad_q, grad_k, grad_v}, given, backward,
+                  made->executor, [&](const auto&... arguments) {
+                    made->backward = std::make_unique<const AttentionBackwardPlan>(arguments...);
+                  });
     *plan = made.release();
   });
 }
@@ -235,7 +294,7 @@ rapt_status rapt_plan_create(rapt_plan** plan, const rapt_array* q, const rapt_a
 void rapt_plan_destroy(rapt_plan* plan) { delete plan; }
 
 rapt_status rapt_plan_workspace_bytes(const rapt_plan* plan, size_t* bytes) {
-  return guarded([&] { must("bytes", bytes) = must("plan", plan).plan->workspace_bytes(); });
+  return guarded([&] { must("bytes", bytes) = must("plan", plan).workspace_bytes(); });
 }
 
 rapt_status rapt_plan_run(const rapt_plan* plan, const rapt_attention_pointers* pointers,
@@ -252,13 +311,42 @@ rapt_status rapt_plan_run(const rapt_plan* plan, const rapt_attention_pointers* 
     p.v_scales = given.v_scales;
     p.mask = static_cast<const bool*>(given.mask);
     p.bias = given.bias;
-    must("plan", plan).plan->run(p, workspace, bytes);
+    p.dropout_offset = given.dropout_offset;
+    const AttentionPlan* const forward = must("plan", plan).forward.get();
+    if (forward == nullptr) wrong_pass("the backward pass", "rapt_plan_run_backward");
+    forward->run(p, workspace, bytes);
+  });
+}
+
+rapt_status rapt_plan_run_backward(const rapt_plan* plan, const rapt_backward_pointers* pointers,
+                                   void* workspace, size_t bytes) {
+  return guarded([&] {
+    const auto given = known("pointers", pointers);
+    BackwardPointers p;
+    p.q = given.q;
+    p.k = given.k;
+    p.v = given.v;
+    p.out = given.out;
+    p.lse = given.lse;
+    p.grad_out = given.grad_out;
+    p.grad_q = given.grad_q;
+    p.grad_k = given.grad_k;
+    p.grad_v = given.grad_v;
+    p.mask = static_cast<const bool*>(given.mask);
+    p.bias = given.bias;
+    p.dropout_offset = given.dropout_offset;
+    p.grad_lse = given.grad_lse;
+    p.grad_bias = given.grad_bias;
+    p.grad_alibi_slopes = given.grad_alibi_slopes;
+    p.grad_sinks = given.grad_sinks;
+    const AttentionBackwardPlan* const backward = must("plan", plan).backward.get();
+    if (backward == nullptr) wrong_pass("attention", "rapt_plan_run");
+    backward->run(p, workspace, bytes);
   });
 }
 
 rapt_status rapt_plan_explain(const rapt_plan* plan, char* text, size_t capacity, size_t* length) {
-  return guarded(
-      [&] { write_text(must("plan", plan).plan->explain().text(), text, capacity, length); });
+  return guarded([&] { write_text(must("plan", plan).explain().text(), text, capacity, length); });
 }
 
 rapt_status rapt_plan_explanation(const rapt_plan* plan, rapt_explanation* explanation) {
@@ -283,6 +371,7 @@ rapt_status rapt_plan_explanation(const rapt_plan* plan, rapt_explanation* expla
     c.bytes = e.bytes;
     c.bench_case = e.bench_case.c_str();
     c.config_source = e.config_source.c_str();
+    c.sum_tasks = e.sum_tasks;
     fill("explanation", explanation, c);
   });
 }
@@ -310,6 +399,7 @@ rapt_status rapt_plan_cut(const rapt_plan* plan, int64_t number, rapt_cut* cut) 
     c.units = of.units;
     c.parts = of.parts;
     c.part_kv = of.part_kv;
+    c.part_rows = of.part_rows;
     fill("cut", cut, c);
   });
 }

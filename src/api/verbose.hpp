@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tiles/attention.hpp"
+#include "tiles/backward.hpp"
 #include "tiles/gemm.hpp"
 
 namespace rapt::verbose {
@@ -13,6 +14,7 @@ namespace rapt::verbose {
 bool on();
 
 std::string line(const tiles::AttentionProblem& problem, const tiles::AttentionPlan& plan);
+std::string line(const tiles::BackwardProblem& problem, const tiles::BackwardPlan& plan);
 std::string line(const tiles::GemmPlan& plan);
 
 void print(const std::string& line, std::chrono::steady_clock::duration time);

@@ -18,6 +18,11 @@ const Executor& choose(const Executor* executor, Index tasks) {
   return executor == nullptr ? default_executor() : *executor;
 }
 
+// At a time.
+Index most_tasks(const tiles::BackwardPlan& plan) {
+  return std::max({plan.tasks, plan.head_tasks, plan.bias_tasks});
+}
+
 // Calls work(task, worker) for every task.
 template <class Work>
 void for_each(const Executor& executor, Index tasks, const Work& work) {
@@ -35,6 +40,10 @@ Index workspace_floats(const tiles::AttentionPlan& plan, const Executor* wanted)
   // An executor numbers its workers below workers(), however few tasks there are.
   const Index workers = std::max(choose(wanted, plan.tasks).workers(), 1);
   return plan.wave_units * plan.unit_floats + plan.workspace * workers;
+}
+
+tiles::Index workspace_floats(const tiles::BackwardPlan& plan, const Executor* wanted) {
+  return plan.shared() + plan.workspace * std::max(choose(wanted, most_tasks(plan)).workers(), 1);
 }
 
 void run(const tiles::AttentionProblem& problem, const tiles::AttentionPlan& plan,
@@ -59,11 +68,12 @@ void run(const tiles::AttentionProblem& problem, const tiles::AttentionPlan& pla
 }
 
 void run(const tiles::BackwardProblem& problem, const tiles::BackwardPlan& plan,
-         const Executor* wanted) {
-  const Executor& executor =
-      choose(wanted, std::max({plan.tasks, plan.head_tasks, plan.bias_tasks}));
-  Memory memory(plan.shared() + plan.workspace * std::max(executor.workers(), 1));
-  float* shared = memory.data();
+         const Executor* wanted, float* given) {
+  if (plan.units == 0) return write_zeros(problem);
+  const Executor& executor = choose(wanted, most_tasks(plan));
+  std::optional<Memory> own;
+  if (given == nullptr) own.emplace(workspace_floats(plan, wanted));
+  float* shared = given == nullptr ? own->data() : given;
   const auto workspace = [&](int worker) {
     return shared + plan.shared() + worker * plan.workspace;
   };

@@ -11,11 +11,12 @@ namespace rapt::parallel {
 // executor null: default_executor().
 // Floats for a run with as many workers as the executor has now.
 tiles::Index workspace_floats(const tiles::AttentionPlan& plan, const Executor* executor);
+tiles::Index workspace_floats(const tiles::BackwardPlan& plan, const Executor* executor);
 // workspace: so many floats on a multiple of 64 bytes, or null for memory of the library's own.
 void run(const tiles::AttentionProblem& problem, const tiles::AttentionPlan& plan,
          const Executor* executor, float* workspace = nullptr);
 void run(const tiles::BackwardProblem& problem, const tiles::BackwardPlan& plan,
-         const Executor* executor);
+         const Executor* executor, float* workspace = nullptr);
 void run(const tiles::GemmPlan& plan, const Executor* executor);
 
 // Calls work(context, row) for every row of [0, rows). A task is neighbouring rows, as many as

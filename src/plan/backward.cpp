@@ -38,9 +38,7 @@ void cut_bias(const tiles::BackwardProblem& problem, tiles::BackwardPlan& plan, 
   }
   plan.bias_queries = ceil_div(block_q, p.group);
   const Index blocks = each_query ? ceil_div(p.longest.seq_q, plan.bias_queries) : 1;
-  plan.bias_tasks = p.batch.size == 0 || p.kv_heads == 0
-                        ? 0
-                        : plan.bias_own.size * (grad.head_stride != 0 ? p.kv_heads : 1) * blocks;
+  plan.bias_tasks = plan.bias_own.size * (grad.head_stride != 0 ? p.kv_heads : 1) * blocks;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <initializer_list>
+#include <optional>
 #include <vector>
 
 namespace rapt::plan {
@@ -54,9 +55,10 @@ bool all_equal(const std::vector<Index>& numbers) {
 struct Lengths {
   std::vector<Index> q, kv, offset;
 
-  Lengths(const tiles::AttentionProblem& p, const tiles::AttentionPlan& plan)
+  template <class Plan>
+  Lengths(const tiles::AttentionProblem& p, const Plan& plan)
       : q(static_cast<std::size_t>(p.batch.size)), kv(q.size()), offset(q.size()) {
-    for (const tiles::Cut& cut : plan.cuts) {
+    for (const auto& cut : plan.cuts) {
       for (Index i = 0; i < cut.count; ++i) {
         const auto b = static_cast<std::size_t>(cut.sequence.number + i);
         q[b] = cut.sequence.seq_q;
@@ -92,18 +94,19 @@ bool heads_inside(const tiles::Array<T>& array, Index heads, Index positions) {
   return heads > 1 && positions > 1 && array.head_stride < array.row_stride;
 }
 
-}  // namespace
-
-std::string case_of(const tiles::AttentionProblem& p, const tiles::AttentionPlan& plan) {
-  if (plan.cuts.empty() || p.dropout.probability > 0) return "";  // rapt-bench has no dropout
+// All but where the keys of a paged cache are shared. Empty where there is nothing to compute.
+template <class Plan>
+std::optional<Line> attention_line(const tiles::AttentionProblem& p, Type out, const Plan& plan,
+                                   Index common) {
+  if (plan.cuts.empty()) return {};
   const Lengths each(p, plan);
   const Index seq_q = *std::max_element(each.q.begin(), each.q.end());
   const Index seq_kv = *std::max_element(each.kv.begin(), each.kv.end());
-  if (seq_q == 0 || seq_kv == 0) return "";
+  if (seq_q == 0 || seq_kv == 0) return {};
   // Of one sequence alone it makes no difference.
   const auto packed = [&](Index tiles::Sequence::* first) {
     return std::any_of(plan.cuts.begin(), plan.cuts.end(),
-                       [&](const tiles::Cut& cut) { return cut.sequence.*first > 0; });
+                       [&](const auto& cut) { return cut.sequence.*first > 0; });
   };
   const bool packed_q = packed(&tiles::Sequence::first_query) || !all_equal(each.q);
   const bool packed_kv = packed(&tiles::Sequence::first_key);
@@ -113,7 +116,7 @@ std::string case_of(const tiles::AttentionProblem& p, const tiles::AttentionPlan
   line.word(p.k.type != Type::f32, name(p.k.type));
   line.word(p.v.type != p.k.type, std::string("v") + name(p.v.type));
   line.word(p.q.type != plain(p.k.type), std::string("q") + name(p.q.type));
-  line.word(p.out.type != p.q.type, std::string("out") + name(p.out.type));
+  line.word(out != p.q.type, std::string("out") + name(out));
 
   line.word(p.causal, "causal");
   line.number(p.window_left >= 0, "left", p.window_left);
@@ -128,6 +131,7 @@ std::string case_of(const tiles::AttentionProblem& p, const tiles::AttentionPlan
   line.word(static_cast<bool>(p.slopes), "alibi");
   line.word(static_cast<bool>(p.sinks), "sinks");
   line.word(p.softcap > 0, "softcap");
+  line.word(p.dropout.probability > 0, "dropout");
   line.word(static_cast<bool>(p.lse), "lse");
 
   if (!all_equal(each.kv)) line.numbers("lengths", each.kv, false);
@@ -135,14 +139,37 @@ std::string case_of(const tiles::AttentionProblem& p, const tiles::AttentionPlan
   line.number(static_cast<bool>(p.pages.table), "page", p.pages.size);
   line.word(packed_q, "packedq");
   line.word(packed_kv, "packedkv");
-  if (p.pages.table) {
-    const Index common = common_keys(plan);
-    line.number(common > 0, "common", common);
-  }
+  line.number(common > 0, "common", common);
   line.word(
       p.kv_heads > 1 ? heads_inside(p.k, p.kv_heads, seq_kv) : heads_inside(p.q, p.heads, seq_q),
       "bshd");
-  return line.text();
+  return line;
+}
+
+}  // namespace
+
+std::string case_of(const tiles::AttentionProblem& p, const tiles::AttentionPlan& plan) {
+  const std::optional<Line> line =
+      attention_line(p, p.out.type, plan, p.pages.table ? common_keys(plan) : 0);
+  return line ? line->text() : "";
+}
+
+std::string case_of(const tiles::BackwardProblem& p, const tiles::BackwardPlan& plan) {
+  std::optional<Line> line = attention_line(p.forward, p.out.type, plan, 0);
+  if (!line) return "";
+  line->word(true, "backward");
+  const auto type = [&](const char* what, Type type, Type of) {
+    line->word(type != of, std::string(what) + name(type));
+  };
+  type("dout", p.grad_out.type, p.out.type);
+  type("dq", p.grad_q.type, p.forward.q.type);
+  type("dk", p.grad_k.type, p.forward.k.type);
+  type("dv", p.grad_v.type, p.forward.v.type);
+  line->word(static_cast<bool>(p.grad_lse), "dlse");
+  line->word(static_cast<bool>(p.grad_bias), "dbias");
+  line->word(static_cast<bool>(p.grad_slopes), "dalibi");
+  line->word(static_cast<bool>(p.grad_sinks), "dsinks");
+  return line->text();
 }
 
 std::string case_of(const tiles::GemmProblem& p) {

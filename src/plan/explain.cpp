@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <initializer_list>
 #include <string>
+#include <utility>
 
 #include "config/config.hpp"
 #include "plan/case.hpp"
@@ -14,27 +16,30 @@ namespace {
 
 using tiles::Index;
 
-// Walks the tiles of a unit as its algorithm does, and asks the masks what they will say.
-void count_tiles(const tiles::AttentionProblem& p, const tiles::AttentionPlan& plan,
-                 const tiles::Cut& cut, const tiles::Rows& rows, Explanation& e) {
-  const Index height = cut.algorithm == &tiles::kFlashRows ? rows.count : plan.tile->columns;
-  for (Index first = 0; first < rows.count; first += height) {
-    const tiles::Rows part = rows.part(first, height);
+// Walks the tiles of some rows as its algorithm does, a panel at a time, and asks the masks what
+// they will say. `attended`: the keys of a step that the algorithm takes, of those that a panel may
+// attend. `depth`: of all products of a pair.
+template <class Attended>
+void count_tiles(const tiles::Rows& rows, Index panel, Index block_kv, Index depth,
+                 const Attended& attended, Explanation& e) {
+  const Index seq_kv = rows.sequence.seq_kv;
+  for (Index first = 0; first < rows.count; first += panel) {
+    const tiles::Rows part = rows.part(first, panel);
     const tiles::Keys reachable = reachable_keys(part);
-    for (Index begin = 0; begin < cut.sequence.seq_kv; begin += cut.block_kv) {
-      const tiles::Keys keys{begin, std::min(begin + cut.block_kv, cut.sequence.seq_kv)};
+    for (Index begin = 0; begin < seq_kv; begin += block_kv) {
       ++e.tiles;
-      const tiles::Keys attended{std::max(keys.begin, reachable.begin),
-                                 std::min(keys.end, reachable.end)};
-      const tiles::Cover cover =
-          attended.count() > 0 ? tiles::cover(part, attended) : tiles::Cover{true, 0};
+      const tiles::Keys keys =
+          attended(tiles::Keys{begin, std::min(begin + block_kv, seq_kv)}, reachable);
+      const tiles::Cover cover = keys.count() > 0 && reachable.begin < keys.end
+                                     ? tiles::cover(part, keys)
+                                     : tiles::Cover{true, 0};
       if (cover.none) {
         ++e.skipped_tiles;
         continue;
       }
-      e.masked_tiles += cover.whole < attended.count();
-      e.flops += 2.0 * static_cast<double>(part.count) * static_cast<double>(attended.count()) *
-                 static_cast<double>(p.d_k + p.d_v);
+      e.masked_tiles += cover.whole < keys.count();
+      e.flops += 2.0 * static_cast<double>(part.count) * static_cast<double>(keys.count()) *
+                 static_cast<double>(depth);
     }
   }
 }
@@ -48,23 +53,40 @@ Index shared_tasks(const tiles::AttentionProblem& p, const tiles::AttentionPlan&
   return parts * p.kv_heads * cut.row_blocks;
 }
 
+double bytes_of(std::initializer_list<std::pair<Type, Index>> rows) {
+  double bytes = 0;
+  for (const auto& [type, depth] : rows)
+    bytes += static_cast<double>(tiles::bytes_of_row(type, depth));
+  return bytes;
+}
+
 double bytes_of_rows(const tiles::AttentionProblem& p, const tiles::Cut& cut, Index shared) {
-  const auto row = [](Type type, Index depth) {
-    return static_cast<double>(tiles::bytes_of_row(type, depth));
-  };
   const auto queries = static_cast<double>(cut.count * cut.sequence.seq_q * p.heads);
   const auto keys = static_cast<double>(cut.count * cut.sequence.seq_kv * p.kv_heads -
                                         shared / cut.row_blocks * cut.part_kv);
-  return queries * (row(p.q.type, p.d_k) + row(p.out.type, p.d_v)) +
-         keys * (row(p.k.type, p.d_k) + row(p.v.type, p.d_v) + (p.k_scales ? 4.0 : 0.0) +
+  return queries * bytes_of({{p.q.type, p.d_k}, {p.out.type, p.d_v}}) +
+         keys * (bytes_of({{p.k.type, p.d_k}, {p.v.type, p.d_v}}) + (p.k_scales ? 4.0 : 0.0) +
                  (p.v_scales ? 4.0 : 0.0));
 }
 
-}  // namespace
+double bytes_of_rows(const tiles::BackwardProblem& p, const tiles::BackwardCut& cut) {
+  const Index d_k = p.forward.d_k, d_v = p.forward.d_v;
+  const auto queries = static_cast<double>(cut.count * cut.sequence.seq_q * p.forward.heads);
+  const auto keys = static_cast<double>(cut.count * cut.sequence.seq_kv * p.forward.kv_heads);
+  return queries * bytes_of({{p.forward.q.type, d_k},
+                             {p.out.type, d_v},
+                             {p.grad_out.type, d_v},
+                             {p.grad_q.type, d_k}}) +
+         keys * bytes_of({{p.forward.k.type, d_k},
+                          {p.forward.v.type, d_v},
+                          {p.grad_k.type, d_k},
+                          {p.grad_v.type, d_v}});
+}
 
-Explanation explain(const tiles::AttentionProblem& problem, const tiles::AttentionPlan& plan) {
+// What both passes say of themselves alike; but the cuts.
+template <class Plan>
+Explanation explain_plan(const tiles::AttentionProblem& problem, const Plan& plan) {
   Explanation e;
-  e.bench_case = case_of(problem, plan);
   e.target = plan.kernels->target;
   const RowInUse row = row_in_use(problem, *plan.kernels);
   e.config_row = row.text;
@@ -76,21 +98,36 @@ Explanation explain(const tiles::AttentionProblem& problem, const tiles::Attenti
   e.tile_columns = plan.tile->columns;
   e.tasks = plan.tasks;
   e.waves = plan.wave_units == 0 ? 0 : (plan.units + plan.wave_units - 1) / plan.wave_units;
+  return e;
+}
+
+template <class Cut>
+Explanation::Cut explain_cut(const Cut& cut, const char* algorithm, Index units) {
+  Explanation::Cut c;
+  c.elements = cut.count;
+  c.seq_q = cut.sequence.seq_q;
+  c.seq_kv = cut.sequence.seq_kv;
+  c.algorithm = algorithm;
+  c.block_q = cut.block_q;
+  c.block_kv = cut.block_kv;
+  c.units = units;
+  c.parts = cut.parts;
+  return c;
+}
+
+}  // namespace
+
+Explanation explain(const tiles::AttentionProblem& problem, const tiles::AttentionPlan& plan) {
+  Explanation e = explain_plan(problem, plan);
+  e.bench_case = case_of(problem, plan);
   for (const tiles::Cut& cut : plan.cuts) {
-    Explanation::Cut c;
-    c.elements = cut.count;
-    c.seq_q = cut.sequence.seq_q;
-    c.seq_kv = cut.sequence.seq_kv;
-    c.algorithm = cut.algorithm->name;
+    Explanation::Cut c =
+        explain_cut(cut, cut.algorithm->name, cut.count * problem.kv_heads * cut.row_blocks);
+    c.part_kv = cut.part_kv;
     for (const auto& [name, reason] : refusals(problem, *plan.kernels, cut.rows)) {
       if (c.algorithm == name) break;
       c.refused.push_back({name, reason});
     }
-    c.block_q = cut.block_q;
-    c.block_kv = cut.block_kv;
-    c.units = cut.count * problem.kv_heads * cut.row_blocks;
-    c.parts = cut.parts;
-    c.part_kv = cut.part_kv;
     e.cuts.push_back(c);
     const Index shared = shared_tasks(problem, plan, cut);
     e.shared_tasks += shared;
@@ -98,7 +135,39 @@ Explanation explain(const tiles::AttentionProblem& problem, const tiles::Attenti
   }
   for (Index unit = 0; unit < plan.units; ++unit) {
     const tiles::Cut& cut = cut_of_unit(plan, unit);
-    count_tiles(problem, plan, cut, rows_of_unit(problem, cut, unit), e);
+    const tiles::Rows rows = rows_of_unit(problem, cut, unit);
+    const Index panel = cut.algorithm == &tiles::kFlashRows ? rows.count : plan.tile->columns;
+    count_tiles(
+        rows, panel, cut.block_kv, problem.d_k + problem.d_v,
+        [](tiles::Keys keys, tiles::Keys reachable) {
+          return tiles::Keys{std::max(keys.begin, reachable.begin),
+                             std::min(keys.end, reachable.end)};
+        },
+        e);
+  }
+  return e;
+}
+
+Explanation explain(const tiles::BackwardProblem& problem, const tiles::BackwardPlan& plan) {
+  const tiles::AttentionProblem& p = problem.forward;
+  Explanation e = explain_plan(p, plan);
+  e.bench_case = case_of(problem, plan);
+  e.sum_tasks = plan.head_tasks + plan.bias_tasks;
+  for (const tiles::BackwardCut& cut : plan.cuts) {
+    const Index units = cut.count * p.kv_heads;
+    Explanation::Cut c = explain_cut(cut, tiles::kBackwardName, units);
+    c.part_rows = cut.part_rows;
+    e.cuts.push_back(c);
+    e.bytes += bytes_of_rows(problem, cut);
+    for (Index i = 0; i < units; ++i) {
+      count_tiles(
+          rows_of_unit(problem, cut, cut.first_unit + i), plan.tile->columns, cut.block_kv,
+          3 * p.d_k + 2 * p.d_v,
+          [](tiles::Keys keys, tiles::Keys reachable) {
+            return tiles::Keys{keys.begin, std::min(keys.end, reachable.end)};
+          },
+          e);
+    }
   }
   return e;
 }
@@ -125,6 +194,14 @@ std::string Explanation::text() const {
          cut.algorithm.c_str(), n(cut.elements), n(cut.seq_q), n(cut.seq_kv));
     for (const Refusal& refusal : cut.refused)
       line("             not %s: %s", refusal.algorithm.c_str(), refusal.reason.c_str());
+    if (cut.part_rows > 0) {
+      line("             %lld units, a KV head each, tiles of %lld rows x %lld keys", n(cut.units),
+           n(cut.block_q), n(cut.block_kv));
+      if (cut.parts > 1)
+        line("             each in %lld parts of %lld rows, added in order", n(cut.parts),
+             n(cut.part_rows));
+      continue;
+    }
     line("             %lld units of up to %lld rows, steps of %lld keys", n(cut.units),
          n(cut.block_q), n(cut.block_kv));
     if (cut.parts > 1)
@@ -134,6 +211,8 @@ std::string Explanation::text() const {
   line("tasks        %lld in %lld waves", n(tasks), n(waves));
   if (shared_tasks > 0)
     line("             %lld of them read keys that others read, once for all", n(shared_tasks));
+  if (sum_tasks > 0)
+    line("             then %lld for gradients that heads and batch elements share", n(sum_tasks));
   line("workspace    %lld bytes, %lld more for each further worker", n(workspace_bytes),
        n(worker_bytes));
   line("tiles        %lld: %lld skipped (%.1f %%), %lld with mask work", n(tiles), n(skipped_tiles),

@@ -24,14 +24,15 @@ tiles::Stored<std::byte> gradient(const char* of, const View<const std::byte, Ax
   return stored(grad);
 }
 
-// The gradient of an option, which may be absent.
+// The gradient of an option, which may be absent. So it is where it has no elements.
 template <class... Axes>
-void optional_gradient(const char* of, const View<const float, Axes...>& view, const char* name,
-                       const View<float, Axes...>& grad) {
-  if (!grad) return;
+View<float, Axes...> optional_gradient(const char* of, const View<const float, Axes...>& view,
+                                       const char* name, const View<float, Axes...>& grad) {
+  if (!grad) return {};
   if (!view) fail(ErrorCode::bad_value, {name, "given", std::string(of) + " is not"});
   check_output(name, grad);
   like(of, view, name, grad);
+  return check_memory(name, grad) > 0 ? grad : View<float, Axes...>();
 }
 
 }  // namespace
@@ -71,14 +72,14 @@ tiles::BackwardProblem check_backward(const AnyQ& q, const AnyK& k, const AnyV& 
   p.grad_q = gradient("q", q, "grad_q", grad_q);
   p.grad_k = gradient("k", k, "grad_k", grad_k);
   p.grad_v = gradient("v", v, "grad_v", grad_v);
-  optional_gradient("bias", options.bias, "grad_bias", backward.grad_bias);
-  optional_gradient("alibi_slopes", options.alibi_slopes, "grad_alibi_slopes",
-                    backward.grad_alibi_slopes);
-  optional_gradient("sinks", options.sinks, "grad_sinks", backward.grad_sinks);
-  p.grad_bias = pair_array("grad_bias", backward.grad_bias, q, p.forward.longest.seq_kv, elements);
-  const std::int64_t heads = p.forward.heads;
-  p.grad_slopes = per_head("grad_alibi_slopes", backward.grad_alibi_slopes, heads, elements);
-  p.grad_sinks = per_head("grad_sinks", backward.grad_sinks, heads, elements);
+  const auto bias = optional_gradient("bias", options.bias, "grad_bias", backward.grad_bias);
+  const auto slopes = optional_gradient("alibi_slopes", options.alibi_slopes, "grad_alibi_slopes",
+                                        backward.grad_alibi_slopes);
+  const auto sinks = optional_gradient("sinks", options.sinks, "grad_sinks", backward.grad_sinks);
+  p.grad_bias = pair_array("grad_bias", bias, q, p.forward.longest.seq_kv, elements);
+  p.grad_slopes = per_head("grad_alibi_slopes", slopes, p.forward.heads, elements);
+  p.grad_sinks = per_head("grad_sinks", sinks, p.forward.heads, elements);
+  p.queries = q.extent<axis::Query>();
   return p;
 }
 

@@ -25,14 +25,6 @@ const BackwardCut& cut_of(const BackwardPlan& plan, Index number) {
   return *(after - 1);
 }
 
-// All rows of the KV head.
-Rows rows_of_unit(const BackwardProblem& problem, const BackwardCut& cut, Index unit) {
-  const Index local = unit - cut.first_unit, kv_heads = problem.forward.kv_heads;
-  Sequence sequence = cut.sequence;
-  sequence.number += local / kv_heads;
-  return {&problem.forward, sequence, local % kv_heads, 0, cut.rows};
-}
-
 // Sums over the gradients of the keys of a unit: [seq_kv, d_k] and [seq_kv, d_v].
 struct Sums {
   float *k, *v;
@@ -80,6 +72,13 @@ void add_slopes(const BackwardTile& tile, const Rows& rows, Index begin, float* 
 }
 
 }  // namespace
+
+Rows rows_of_unit(const BackwardProblem& problem, const BackwardCut& cut, Index unit) {
+  const Index local = unit - cut.first_unit, kv_heads = problem.forward.kv_heads;
+  Sequence sequence = cut.sequence;
+  sequence.number += local / kv_heads;
+  return {&problem.forward, sequence, local % kv_heads, 0, cut.rows};
+}
 
 Index sum_floats(const BackwardProblem& problem, const BackwardPlan& plan, Index seq_kv) {
   return seq_kv * (whole_panels(problem.forward.d_k, plan.tile->columns) +
@@ -135,9 +134,19 @@ void run_backward(const BackwardProblem& problem, const BackwardPlan& plan, Unit
     for (Index begin = reachable.begin / cut.block_kv * cut.block_kv; begin < reachable.end;
          begin += cut.block_kv) {
       const Keys keys{begin, std::min(begin + cut.block_kv, seq_kv)};
-      if (!tile.compute(keys, BackwardTile::Wanted::all)) continue;
-      tile.add_to_k(sums.k + begin * sums.k_row, sums.k_row);
-      tile.add_to_v(sums.v + begin * sums.v_row, sums.v_row);
+      float *k_sums = sums.k + begin * sums.k_row, *v_sums = sums.v + begin * sums.v_row;
+      const auto rows_at = [&](const float* first, Index row, Index depth) -> kernels::NextRows {
+        return {.first = reinterpret_cast<const std::byte*>(first),
+                .stride = row * bytes_of(Type::f32),
+                .rows = keys.count(),
+                .row_bytes = depth * bytes_of(Type::f32)};
+      };
+      const BackwardTile::Ahead ahead{rows_at(k_sums, sums.k_row, p.d_k),
+                                      rows_at(v_sums, sums.v_row, p.d_v),
+                                      {keys.end, std::min(keys.end + cut.block_kv, seq_kv)}};
+      if (!tile.compute(keys, BackwardTile::Wanted::all, ahead)) continue;
+      tile.add_to_k(k_sums, sums.k_row);
+      tile.add_to_v(v_sums, sums.v_row);
       if (problem.grad_slopes) add_slopes(tile, block, begin, slopes);
     }
     tile.write_dq();
@@ -255,7 +264,7 @@ void run_bias(const BackwardProblem& problem, const BackwardPlan& plan, Index ta
         tile.load(some);
         for (Index begin = 0; begin < cut.sequence.seq_kv; begin += cut.block_kv) {
           const Keys keys{begin, std::min(begin + cut.block_kv, cut.sequence.seq_kv)};
-          if (!tile.compute(keys, BackwardTile::Wanted::scores)) continue;
+          if (!tile.compute(keys, BackwardTile::Wanted::scores, {})) continue;
           for (Index r = tile.first(); r < tile.first() + tile.rows(); ++r) {
             float* to = some.at(grad, r) + begin * grad.column_stride;
             for (Index j = 0; j < tile.keys(); ++j)
@@ -265,6 +274,34 @@ void run_bias(const BackwardProblem& problem, const BackwardPlan& plan, Index ta
       }
     }
   }
+}
+
+void write_zeros(const BackwardProblem& problem) {
+  const AttentionProblem& p = problem.forward;
+  const auto zero = [&](const Array<float>& grad, Index queries, Index keys) {
+    if (!grad) return;
+    const auto extent = [](Index stride, Index all) { return stride == 0 ? Index{1} : all; };
+    Batch batch = p.batch;
+    batch.size = 1;
+    for (int axis = 0; axis < batch.axes; ++axis) {
+      batch.extent[axis] = extent(grad.batch_stride[axis], batch.extent[axis]);
+      batch.size *= batch.extent[axis];
+    }
+    for (Index b = 0; b < batch.size; ++b) {
+      for (Index h = 0; h < extent(grad.head_stride, p.heads); ++h) {
+        for (Index i = 0; i < extent(grad.row_stride, queries); ++i) {
+          for (Index j = 0; j < extent(grad.column_stride, keys); ++j) {
+            batch.element(grad,
+                          b)[h * grad.head_stride + i * grad.row_stride + j * grad.column_stride] =
+                0.0f;
+          }
+        }
+      }
+    }
+  };
+  zero(problem.grad_bias, problem.queries, p.longest.seq_kv);
+  zero(problem.grad_slopes, 1, 1);
+  zero(problem.grad_sinks, 1, 1);
 }
 
 }  // namespace rapt::tiles

@@ -8,6 +8,9 @@
 
 namespace rapt::tiles {
 
+// The one algorithm that there is.
+inline constexpr const char* kBackwardName = "flash_backward";
+
 // A checked problem.
 struct BackwardProblem {
   AttentionProblem forward;               // without outputs
@@ -15,6 +18,7 @@ struct BackwardProblem {
   Array<const float> lse;                 // [head, query]
   Array<const float> grad_lse;            // [head, query]; may be absent
   Stored<std::byte> grad_q, grad_k, grad_v;
+  Index queries = 0;  // of q: where packed, those of all sequences
   // May be absent. What is broadcast has the stride 0 here as there: the sum over that axis.
   Array<float> grad_bias;                // [head, query, key]
   Array<float> grad_slopes, grad_sinks;  // [head]
@@ -63,6 +67,8 @@ void run_backward(const BackwardProblem& problem, const BackwardPlan& plan, Unit
 // Adds the parts of a unit of the wave, and writes its rows of grad_k and grad_v.
 void finish_unit(const BackwardProblem& problem, const BackwardPlan& plan, UnitRange wave,
                  Index unit, float* shared, float* workspace);
+// All rows of a unit of that cut: of its KV head.
+Rows rows_of_unit(const BackwardProblem& problem, const BackwardCut& cut, Index unit);
 // The tasks of a unit of the wave are [first_task(unit), first_task(unit + 1)).
 Index first_task(const BackwardPlan& plan, Index unit);
 
@@ -72,5 +78,7 @@ void run_head(const BackwardProblem& problem, const BackwardPlan& plan, Index he
 // The gradients of some elements of the bias, summed over all pairs to which they are added.
 void run_bias(const BackwardProblem& problem, const BackwardPlan& plan, Index task,
               float* workspace);
+// Instead of both where there are no units: sums over nothing.
+void write_zeros(const BackwardProblem& problem);
 
 }  // namespace rapt::tiles

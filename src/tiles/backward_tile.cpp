@@ -9,6 +9,14 @@ namespace {
 bool k_in_place(const AttentionProblem& p) { return KeyReader::in_place_down(p, p.k, p.d_k); }
 bool v_in_place(const AttentionProblem& p) { return KeyReader::in_place(p, p.v); }
 
+// The share of part `number` of `parts` in asking for rows.
+kernels::NextRows share_of(kernels::NextRows rows, Index number, Index parts) {
+  const Index first = rows.rows * number / parts;
+  rows.rows = rows.rows * (number + 1) / parts - first;
+  if (rows.first != nullptr) rows.first += first * rows.stride;
+  return rows;
+}
+
 }  // namespace
 
 BackwardTile::Buffers::Buffers(const BackwardProblem& problem, const BackwardPlan& plan,
@@ -126,12 +134,17 @@ void BackwardTile::load(const Rows& rows) {
   dout_.emplace(kernel_, stored_rows({b.dout, b.dout_row}), rows.count, b.dout_row, b.dout_zeroed);
 }
 
-bool BackwardTile::compute(Keys keys, Wanted wanted) {
+bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
   const AttentionProblem& p = problem_.forward;
   const Buffers& b = buffers_;
   const Index columns = tile_.columns;
   const KeyBlock k = read_k_.floats(keys, k_in_place(p), b.k_copy);
   const KeyBlock v = read_v_.floats(keys, v_in_place(p), b.v_copy);
+  next_k_ = next_v_ = {};
+  if (k_in_place(p))
+    next_k_ = next_rows(stored_rows(k), p.d_k * bytes_of(Type::f32), keys, ahead.keys);
+  if (v_in_place(p))
+    next_v_ = next_rows(stored_rows(v), p.d_v * bytes_of(Type::f32), keys, ahead.keys);
   NotFinite k_values(kernel_, stored_rows(k), keys.count(), p.d_k, b.k_zeroed);
   // Then add_to_k() and add_to_v() ask of each pair whether it is attended.
   const bool q_any = q_->any(), dout_any = dout_->any();
@@ -139,6 +152,7 @@ bool BackwardTile::compute(Keys keys, Wanted wanted) {
   n_ = std::min(keys.end, reachable_keys(rows_).end) - keys.begin;
   first_ = rows_.count;
   end_ = 0;
+  const Index panels = (rows_.count + columns - 1) / columns;
   for (Index first = 0; first < rows_.count; first += columns) {
     const Rows part = rows_.part(first, columns);
     const Keys own{keys.begin, std::min(keys.begin + n_, reachable_keys(part).end)};
@@ -155,7 +169,8 @@ bool BackwardTile::compute(Keys keys, Wanted wanted) {
     end_ = first + part.count;
 
     // p[j, r] = k_j . q_r, and ds[j, r] = v_j . dout_r
-    const auto products = [&](const KeyBlock& a, const float* panel, Index depth, float* c) {
+    const auto products = [&](const KeyBlock& a, const float* panel, Index depth, float* c,
+                              const kernels::NextRows& sums) {
       tile_.product({.a = a.data,
                      .a_row = a.row,
                      .a_inner = 1,
@@ -168,10 +183,11 @@ bool BackwardTile::compute(Keys keys, Wanted wanted) {
                      .inner = depth,
                      .columns = columns,
                      .alpha = 1.0f,
-                     .beta = nullptr});
+                     .beta = nullptr,
+                     .next = share_of(sums, first / columns, panels)});
     };
-    products(k, b.qt + first * p.d_k, p.d_k, b.p + first);
-    products(v, b.doutt + first * p.d_v, p.d_v, b.ds + first);
+    products(k, b.qt + first * p.d_k, p.d_k, b.p + first, ahead.k_sums);
+    products(v, b.doutt + first * p.d_v, p.d_v, b.ds + first, ahead.v_sums);
 
     // A weight that was dropped has no gradient from out; the others' are larger, like they.
     const auto drop = [&](float* pairs) {
@@ -227,7 +243,9 @@ bool BackwardTile::compute(Keys keys, Wanted wanted) {
 
 // sum[j, x] += scale * sum_r pairs[j, r] rows[r, x]
 void BackwardTile::multiply_columns(const float* pairs, const KeyBlock& rows, Index depth,
-                                    float scale, float* sum, Index sum_row) const {
+                                    float scale, float* sum, Index sum_row,
+                                    const kernels::NextRows& next) const {
+  const Index panels = whole_panels(depth, tile_.columns) / tile_.columns;
   for (Index x = 0; x < depth; x += tile_.columns) {
     tile_.product({.a = pairs + first_,
                    .a_row = buffers_.stride,
@@ -241,7 +259,8 @@ void BackwardTile::multiply_columns(const float* pairs, const KeyBlock& rows, In
                    .inner = end_ - first_,
                    .columns = tile_.columns,
                    .alpha = scale,
-                   .beta = buffers_.ones});
+                   .beta = buffers_.ones,
+                   .next = share_of(next, x / tile_.columns, panels)});
   }
 }
 
@@ -249,14 +268,14 @@ void BackwardTile::add_to_k(float* sum, Index row) const {
   const Buffers& b = buffers_;
   const float scale = problem_.forward.scale;
   const KeyBlock q = q_->found() ? q_->zeroed() : KeyBlock{b.q, b.q_row};
-  multiply_columns(b.ds, q, problem_.forward.d_k, scale, sum, row);
+  multiply_columns(b.ds, q, problem_.forward.d_k, scale, sum, row, next_k_);
   if (q_->found()) q_->add(rows_.count, 0, n_, b.ds, b.bias, b.stride, 1, sum, row, 1, scale);
 }
 
 void BackwardTile::add_to_v(float* sum, Index row) const {
   const Buffers& b = buffers_;
   const KeyBlock dout = dout_->found() ? dout_->zeroed() : KeyBlock{b.dout, b.dout_row};
-  multiply_columns(b.p, dout, problem_.forward.d_v, 1.0f, sum, row);
+  multiply_columns(b.p, dout, problem_.forward.d_v, 1.0f, sum, row, next_v_);
   if (dout_->found()) dout_->add(rows_.count, 0, n_, b.p, b.bias, b.stride, 1, sum, row, 1);
 }
 

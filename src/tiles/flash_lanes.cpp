@@ -185,15 +185,6 @@ struct Buffers {
   }
 };
 
-// Keys after those of a block, where all lie at equal distances.
-kernels::NextRows next_rows(const StoredRows& stored, Index row_bytes, Keys keys, Keys next) {
-  if (stored.first == nullptr) return {};
-  return {.first = stored.first + (next.begin - keys.begin) * stored.stride,
-          .stride = stored.stride,
-          .rows = next.count(),
-          .row_bytes = row_bytes};
-}
-
 const char* refuse(const AttentionProblem& p, Index rows, const AttentionBlocks& blocks) {
   if (p.dropout.probability > 0) return nullptr;  // flash_rows has none
   if (rows <= blocks.short_rows)

@@ -27,6 +27,17 @@ inline StoredRows stored_rows(const KeyBlock& block) {
           .stride = block.row * bytes_of(Type::f32)};
 }
 
+// The `next` keys after those of a block, for a kernel to ask for; none where the block's keys,
+// stored in `row_bytes` each, are not at equal distances.
+inline kernels::NextRows next_rows(const StoredRows& stored, Index row_bytes, Keys keys,
+                                   Keys next) {
+  if (stored.first == nullptr) return {};
+  return {.first = stored.first + (next.begin - keys.begin) * stored.stride,
+          .stride = stored.stride,
+          .rows = next.count(),
+          .row_bytes = row_bytes};
+}
+
 // k or v of one KV head of a batch element.
 class KeyReader {
  public:

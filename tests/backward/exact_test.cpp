@@ -79,6 +79,75 @@ TEST(BackwardSameBits, OfABatchElementAloneAndInItsBatch) {  // B26
   });
 }
 
+// Of a batch without elements, of no heads, queries or keys: nothing is left unwritten.
+TEST(BackwardEmpty, SumsOverNothingAreZero) {
+  constexpr std::int64_t kDepth = 4;
+  for (int empty = 0; empty < 5; ++empty) {
+    const std::int64_t batch = empty == 0 ? 0 : 2, heads = empty == 1 ? 0 : 2,
+                       seq_q = empty == 2 ? 0 : 3, seq_kv = empty == 3 ? 0 : 5;
+    const bool packed = empty == 4;  // all of its sequences are empty
+    const std::vector<float> in(500, 1.0f), out(500, 0.0f);
+    std::vector<float> dq(500, 7.0f), dk = dq, dv = dq;
+    const std::vector<std::int32_t> starts = {0, 0, 0};
+    for (std::int64_t bias_heads : {std::int64_t{1}, heads}) {
+      for (std::int64_t bias_queries : {std::int64_t{1}, packed ? 0 : seq_q}) {
+        for (std::int64_t bias_keys : {std::int64_t{1}, packed ? 0 : seq_kv}) {
+          std::vector<float> dbias(100, 7.0f), dslopes = dbias, dsinks = dbias;
+          AttentionOptions options;
+          options.bias = {in.data(), {bias_heads, bias_queries, bias_keys}};
+          options.alibi_slopes = options.sinks = {in.data(), {1, heads}};
+          const auto of = [&](std::int64_t number, std::int64_t seq) {
+            return packed ? std::vector<std::int64_t>{number, 0, kDepth}
+                          : std::vector<std::int64_t>{batch, number, seq, kDepth};
+          };
+          if (packed) {
+            options.cu_seqlens_q = options.cu_seqlens_kv = {starts.data(), {3}};
+            options.alibi_slopes = options.sinks = {in.data(), {heads}};
+          }
+          const auto view = [](auto* data, const std::vector<std::int64_t>& extents, auto like) {
+            std::vector<std::int64_t> strides(extents.size());
+            detail::dense_strides(extents.data(), static_cast<int>(extents.size()), strides.data());
+            return decltype(like)(data, extents.data(), extents.size(), strides.data(),
+                                  strides.size());
+          };
+          using Out = View<const float, Head, Query, DepthV>;
+          std::vector<std::int64_t> lse_extents = of(heads, seq_q);
+          lse_extents.pop_back();
+          BackwardOptions backward;
+          const SlopesView& slopes = options.alibi_slopes;
+          backward.grad_bias = options.bias.over(dbias.data());
+          backward.grad_alibi_slopes = slopes.over(dslopes.data());
+          backward.grad_sinks = slopes.over(dsinks.data());
+          attention_backward(view(in.data(), of(heads, seq_q), QView()),
+                             view(in.data(), of(heads, seq_kv), KView()),
+                             view(in.data(), of(heads, seq_kv), VView()),
+                             view(out.data(), of(heads, seq_q), Out()),
+                             view(in.data(), lse_extents, LseIn()),
+                             view(in.data(), of(heads, seq_q), Out()),
+                             view(dq.data(), of(heads, seq_q), View<float, Head, Query, DepthK>()),
+                             view(dk.data(), of(heads, seq_kv), View<float, KvHead, Key, DepthK>()),
+                             view(dv.data(), of(heads, seq_kv), View<float, KvHead, Key, DepthV>()),
+                             options, backward);
+          const auto zeros = [&](const std::vector<float>& sums, std::int64_t n) {
+            for (std::int64_t i = 0; i < std::ssize(sums); ++i)
+              ASSERT_EQ(sums[static_cast<std::size_t>(i)], i < n ? 0 : 7) << empty << ": " << i;
+          };
+          zeros(dbias, bias_heads * bias_queries * bias_keys);
+          zeros(dslopes, heads);
+          // Where there are queries and no keys, a sink has all of the weight, and no value.
+          zeros(dsinks, heads);
+        }
+      }
+    }
+    const std::int64_t elements = packed ? 0 : batch;
+    for (const auto& [sums, seq] : {std::pair(dq, seq_q), {dk, seq_kv}, {dv, seq_kv}}) {
+      for (std::int64_t i = 0; i < std::ssize(sums); ++i)
+        ASSERT_EQ(sums[static_cast<std::size_t>(i)], i < elements * heads * seq * kDepth ? 0 : 7)
+            << empty << ": " << i;
+    }
+  }
+}
+
 // NaN in keys and values that nobody attends, and in all that belongs to queries which attend
 // nothing, changes no bit.
 TEST(BackwardSelect, WhatIsMaskedMayBeAnything) {  // B2, B35

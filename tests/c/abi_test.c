@@ -279,6 +279,37 @@ static void test_backward(void) {
       CHECK(near(gradients[a] + i, &wanted, 1, 1e-3 * (1 + fabs(wanted))));
     }
   }
+  // The same bits of a plan, which is run as what it is.
+  rapt_plan* plan = NULL;
+  CHECK(rapt_plan_create_backward(&plan, &q, &k, &v, &out, &lse, &ones, &dq, &dk, &dv, &options,
+                                  NULL) == RAPT_OK);
+  float dq_other[HEADS * SEQ_Q * D_K], dk_other[KV_HEADS * SEQ_KV * D_K];
+  const rapt_backward_pointers pointers = {
+      .size = sizeof pointers, .grad_q = dq_other, .grad_k = dk_other};
+  size_t bytes = 0;
+  CHECK(rapt_plan_workspace_bytes(plan, &bytes) == RAPT_OK && bytes > 0);
+  char* memory = malloc(bytes + 64);
+  void* workspace = memory + (64 - (uintptr_t)memory % 64) % 64;
+  CHECK(rapt_plan_run_backward(plan, &pointers, workspace, bytes) == RAPT_OK);
+  CHECK(memcmp(dq_other, dq_data, sizeof dq_data) == 0);
+  CHECK(memcmp(dk_other, dk_data, sizeof dk_data) == 0);
+  CHECK_ERROR(rapt_plan_run_backward(plan, NULL, workspace, bytes - 1), RAPT_BAD_VALUE,
+              WORDS("workspace", "bytes"));
+  free(memory);
+  char text[2048];
+  CHECK(rapt_plan_explain(plan, text, sizeof text, NULL) == RAPT_OK);
+  CHECK(strstr(text, "flash_backward") != NULL && strstr(text, "/backward'") != NULL);
+  CHECK_ERROR(rapt_plan_run(plan, NULL, NULL, 0), RAPT_BAD_VALUE,
+              WORDS("plan is of the backward pass", "rapt_plan_run_backward"));
+  rapt_plan_destroy(plan);
+  CHECK(rapt_plan_create(&plan, &q, &k, &v, &out, &options) == RAPT_OK);
+  CHECK_ERROR(rapt_plan_run_backward(plan, NULL, NULL, 0), RAPT_BAD_VALUE,
+              WORDS("plan is of attention", "rapt_plan_run"));
+  rapt_plan_destroy(plan);
+  CHECK_ERROR(
+      rapt_plan_create_backward(&plan, &q, &k, &v, &out, &lse, NULL, &dq, &dk, &dv, NULL, NULL),
+      RAPT_BAD_VALUE, WORDS("grad_out", "null"));
+  CHECK(plan == NULL);
   // Of what is not there.
   const rapt_backward_options sinks = {.size = sizeof sinks, .grad_sinks = &lse};
   CHECK_ERROR(
@@ -774,14 +805,15 @@ static void test_layout(void) {
   CHECK_LAST(rapt_attention_options, round_weights, 216);
   CHECK_LAST(rapt_backward_options, grad_sinks, 32);
   CHECK_LAST(rapt_attention_part, lse, 8);
-  CHECK_LAST(rapt_attention_pointers, bias, 72);
+  CHECK_LAST(rapt_attention_pointers, dropout_offset, 80);
+  CHECK_LAST(rapt_backward_pointers, grad_sinks, 128);
   CHECK_LAST(rapt_rotation, frequency_factors, 48);
   CHECK_LAST(rapt_rope_options, executor, 24);
   CHECK_LAST(rapt_append_options, executor, 64);
   CHECK_LAST(rapt_gemm_options, executor, 40);
-  CHECK_LAST(rapt_explanation, config_source, 144);
+  CHECK_LAST(rapt_explanation, sum_tasks, 152);
   CHECK_LAST(rapt_refusal, reason, 8);
-  CHECK_LAST(rapt_cut, part_kv, 88);
+  CHECK_LAST(rapt_cut, part_rows, 96);
   CHECK_LAST(rapt_layer_shape, d_v, 40);
   CHECK_LAST(rapt_layer_parameters, b_output, 72);
   CHECK_LAST(rapt_allocator, deallocate, 24);

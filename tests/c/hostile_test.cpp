@@ -249,6 +249,56 @@ void attention_of(Call& c, std::int32_t type, int kind) {
   };
 }
 
+// The gradients of all that has some; kind 0: lengths, 1: packed.
+void backward_of(Call& c, std::int32_t type, int kind) {
+  c.name = "backward " + std::to_string(type) + " " + std::to_string(kind);
+  auto& o = c.options<rapt_attention_options>();
+  auto& b = c.options<rapt_backward_options>();
+  const bool packed = kind == 1;
+  const auto array = [&](std::int32_t of, std::int64_t heads, std::int64_t seq,
+                         std::int64_t depth) {
+    return packed ? c.array(of, {heads, seq, depth}) : c.array(of, {kBatch, heads, seq, depth});
+  };
+  const auto numbers = [&](bool optional) {
+    return packed ? c.array(RAPT_F32, {kHeads, kSeqQ}, optional)
+                  : c.array(RAPT_F32, {kBatch, kHeads, kSeqQ}, optional);
+  };
+  const rapt_array *q = array(type, kHeads, kSeqQ, kDk), *k = array(type, kKvHeads, kSeqKv, kDk),
+                   *v = array(type, kKvHeads, kSeqKv, kDv), *out = array(type, kHeads, kSeqQ, kDv),
+                   *lse = numbers(false), *dout = array(type, kHeads, kSeqQ, kDv),
+                   *dq = array(RAPT_F32, kHeads, kSeqQ, kDk),
+                   *dk = array(type, kKvHeads, kSeqKv, kDk),
+                   *dv = array(RAPT_F32, kKvHeads, kSeqKv, kDv);
+  const std::int64_t longest = packed ? 4 : kSeqKv;
+  if (packed) {
+    o.cu_seqlens_q = c.ints({0, 1, 3}, {3});
+    o.cu_seqlens_kv = c.ints({0, 4, 5}, {3});
+  } else {
+    o.kv_lengths = c.ints({3, 2}, {kBatch});
+    o.mask = c.option(RAPT_BOOL, {1, kSeqQ, longest});
+  }
+  o.bias = c.option(RAPT_F32, {kHeads, kSeqQ, longest});
+  o.alibi_slopes = c.option(RAPT_F32, {kHeads});
+  o.sinks = c.option(RAPT_F32, {kHeads});
+  b.grad_lse = numbers(true);
+  b.grad_bias = c.option(RAPT_F32, {kHeads, kSeqQ, longest});
+  b.grad_alibi_slopes = c.option(RAPT_F32, {kHeads});
+  b.grad_sinks = c.option(RAPT_F32, {kHeads});
+  o.window_left = c.number(4);
+  o.window_right = c.number(-1);
+  c.numbers.insert(c.numbers.end(), {&o.chunk, &o.prefix});
+  c.run = [=, &o, &b] {
+    rapt_plan* plan = nullptr;
+    rapt_status status =
+        rapt_plan_create_backward(&plan, q, k, v, out, lse, dout, dq, dk, dv, &o, &b);
+    const rapt_status planned = status;
+    if (status == RAPT_OK) status = rapt_plan_run_backward(plan, nullptr, nullptr, 0);
+    rapt_plan_destroy(plan);
+    EXPECT_EQ(planned, rapt_attention_backward(q, k, v, out, lse, dout, dq, dk, dv, &o, &b));
+    return status;
+  };
+}
+
 void append_of(Call& c, std::int32_t type, bool paged) {
   c.name = "append_kv " + std::to_string(type) + (paged ? " paged" : "");
   const std::int64_t depth = type == RAPT_INT4 ? 1 : kDk, of = paged ? kPages : kBatch,
@@ -366,9 +416,10 @@ void make(Call& call, std::int64_t which) {
   if (which < 12) return attention_of(call, kTypes[which % 4], static_cast<int>(which / 4));
   if (which < 20) return append_of(call, kTypes[which % 4], which < 16);
   if (which < 23) return gemm_of(call, kTypes[which % 3]);
-  rest(call, static_cast<int>(which - 23));
+  if (which < 27) return backward_of(call, kTypes[which % 2], static_cast<int>(which / 25));
+  rest(call, static_cast<int>(which - 27));
 }
-constexpr std::int64_t kCalls = 28;
+constexpr std::int64_t kCalls = 32;
 
 TEST(Hostile, TheCallsAreRightBeforeTheyAreChanged) {
   for (std::int64_t which = 0; which < kCalls; ++which) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <deque>
 #include <new>
 #include <string>
@@ -14,6 +15,7 @@
 #include "rapt/rapt.h"
 #include "rapt/rapt.hpp"
 #include "support/attention_case.hpp"
+#include "support/backward_case.hpp"
 #include "support/gemm_case.hpp"
 #include "support/ways.hpp"
 
@@ -135,6 +137,7 @@ TEST(C, ComputesTheBitsOfAttention) {
     pointers.v_scales = given.v_scales.data();
     pointers.mask = given.mask.data();
     pointers.bias = given.bias.data();
+    if (given.dropout.probability > 0) pointers.dropout_offset = &given.dropout.offset;
     same("plan", [&] {
       rapt_plan* plan = nullptr;
       const rapt_status made = rapt_plan_create(
@@ -151,6 +154,122 @@ TEST(C, ComputesTheBitsOfAttention) {
     EXPECT_EQ(text,
               explain(data.stored_q(), data.stored_k(), data.stored_v(), data.stored_out(), given)
                   .text());
+  });
+}
+
+// The gradients' options. Points to nothing of `options`.
+rapt_backward_options options_of(const BackwardOptions& options, Arrays& arrays) {
+  rapt_backward_options c{};
+  c.size = sizeof(c);
+  c.grad_lse = arrays(options.grad_lse);
+  c.grad_bias = arrays(options.grad_bias);
+  c.grad_alibi_slopes = arrays(options.grad_alibi_slopes);
+  c.grad_sinks = arrays(options.grad_sinks);
+  return c;
+}
+
+TEST(C, ComputesTheBitsOfTheBackwardPass) {
+  Seeds(74, cases(200)).for_each([](std::uint64_t seed) {
+    const AttentionCase c = with_dropout(AttentionCase::random(seed));
+    BackwardData data(c);
+    data.run();
+    const std::vector<float> gradients = data.values();
+    // Planned on other memory, whose slopes and sinks are the same.
+    BackwardData planned(c);
+    for (auto* tensor : {&planned.attention.q, &planned.attention.k, &planned.attention.v,
+                         &planned.attention.bias, &planned.dout, &planned.dlse}) {
+      tensor->fill([](std::int64_t n) { return static_cast<float>(n % 3); });
+    }
+    planned.attention.mask.fill([](std::int64_t n) { return n % 3 == 0; });
+    using Nine = std::array<const rapt_array*, 9>;
+    // Calls call(arrays, options, backward) of C.
+    const auto in_c = [](const BackwardData& of, const auto& call) {
+      return of.with_arguments(
+          nullptr, [&](const auto& q, const auto& k, const auto& v, const auto& out,
+                       const auto& lse, const auto& dout, const auto& dq, const auto& dk,
+                       const auto& dv, const auto& given, const auto& backward) {
+            Arrays arrays;
+            const rapt_attention_options options = options_of(given, arrays);
+            const rapt_backward_options more = options_of(backward, arrays);
+            return call(Nine{arrays(q), arrays(k), arrays(v), arrays(out), arrays(lse),
+                             arrays(dout), arrays(dq), arrays(dk), arrays(dv)},
+                        options, more);
+          });
+    };
+    const auto same = [&](const char* way, const auto& run) {
+      data.prepare();
+      ASSERT_EQ(run(), RAPT_OK) << way << ", " << c.describe() << ": " << rapt_last_error();
+      data.finish();
+      EXPECT_TRUE(same_bits(gradients, data.values())) << way << ", " << c.describe();
+    };
+    same("call", [&] {
+      return in_c(data, [](const Nine& a, const auto& options, const auto& more) {
+        return rapt_attention_backward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8],
+                                       &options, &more);
+      });
+    });
+    rapt_plan* plan = nullptr;
+    ASSERT_EQ(in_c(planned,
+                   [&](const Nine& a, const auto& options, const auto& more) {
+                     return rapt_plan_create_backward(&plan, a[0], a[1], a[2], a[3], a[4], a[5],
+                                                      a[6], a[7], a[8], &options, &more);
+                   }),
+              RAPT_OK)
+        << rapt_last_error();
+    same("plan", [&] {
+      return in_c(data, [&](const Nine& a, const auto& options, const auto& more) {
+        const std::uint32_t offset = options.dropout_offset;
+        const auto at = [](const rapt_array* array) { return static_cast<float*>(array->data); };
+        rapt_backward_pointers p{};
+        p.size = sizeof(p);
+        p.q = a[0]->data;
+        p.k = a[1]->data;
+        p.v = a[2]->data;
+        p.out = a[3]->data;
+        p.lse = at(a[4]);
+        p.grad_out = a[5]->data;
+        p.grad_q = a[6]->data;
+        p.grad_k = a[7]->data;
+        p.grad_v = a[8]->data;
+        p.mask = options.mask->data;
+        p.bias = at(options.bias);
+        if (options.dropout_probability > 0) p.dropout_offset = &offset;
+        p.grad_lse = at(more.grad_lse);
+        p.grad_bias = at(more.grad_bias);
+        p.grad_alibi_slopes = at(more.grad_alibi_slopes);
+        p.grad_sinks = at(more.grad_sinks);
+        return rapt_plan_run_backward(plan, &p, nullptr, 0);
+      });
+    });
+    // And says the same of it, in words and in fields.
+    const Explanation e = data.with_arguments(
+        nullptr, [](const auto&... arguments) { return explain_backward(arguments...); });
+    std::string text(1 << 16, ' ');
+    std::size_t length = 0;
+    ASSERT_EQ(in_c(data,
+                   [&](const Nine& a, const auto& options, const auto& more) {
+                     return rapt_explain_backward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7],
+                                                  a[8], &options, &more, text.data(), text.size(),
+                                                  &length);
+                   }),
+              RAPT_OK);
+    text.resize(length);
+    EXPECT_EQ(text, e.text());
+    rapt_explanation fields{};
+    fields.size = sizeof(fields);
+    ASSERT_EQ(rapt_plan_explanation(plan, &fields), RAPT_OK);
+    EXPECT_EQ(fields.sum_tasks, e.sum_tasks);
+    EXPECT_EQ(fields.tasks, e.tasks);
+    EXPECT_EQ(fields.bytes, e.bytes);
+    EXPECT_EQ(fields.bench_case, e.bench_case);
+    rapt_cut cut{};
+    cut.size = sizeof(cut);
+    if (!e.cuts.empty()) {
+      ASSERT_EQ(rapt_plan_cut(plan, 0, &cut), RAPT_OK);
+      EXPECT_EQ(cut.part_rows, e.cuts[0].part_rows);
+      EXPECT_EQ(cut.algorithm, e.cuts[0].algorithm);
+    }
+    rapt_plan_destroy(plan);
   });
 }
 

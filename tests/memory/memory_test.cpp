@@ -158,7 +158,7 @@ TEST(Allocator, GivesEveryWorkspaceAndGetsItBackWhenTheCallEnds) {
                             name == "rapt_salience_map";
     EXPECT_LE(largest, has_arrays ? SIZE_MAX : 4096) << name << " takes it by operator new";
     EXPECT_TRUE(same_bits(out, every.out())) << name;
-    const bool has_workspace = name.starts_with("rapt_attention") || name == "rapt_plan_run" ||
+    const bool has_workspace = name.starts_with("rapt_attention") || name.starts_with("rapt_plan_run") ||
                                name == "rapt_gemm" || name == "rapt_layer_run";
     EXPECT_EQ(engine.asked > 0, has_workspace) << name;
   }

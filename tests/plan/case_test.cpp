@@ -17,6 +17,7 @@
 #include "../bench/shapes.hpp"
 #include "rapt/rapt.hpp"
 #include "support/attention_case.hpp"
+#include "support/backward_case.hpp"
 #include "support/gemm_case.hpp"
 #include "support/random.hpp"
 #include "support/ways.hpp"
@@ -27,6 +28,13 @@ namespace {
 std::string case_of(const AttentionData& data) {
   return explain(data.stored_q(), data.stored_k(), data.stored_v(), data.stored_out(),
                  data.options())
+      .bench_case;
+}
+
+std::string case_of(const BackwardData& data) {
+  return data
+      .with_arguments(nullptr,
+                      [](const auto&... arguments) { return explain_backward(arguments...); })
       .bench_case;
 }
 
@@ -101,7 +109,7 @@ TEST_F(Trace, WhatIsPrintedIsComputedAgain) {
   std::map<std::string, std::int64_t> wanted;
   int empty = 0;
   Seeds(71, cases(300)).for_each([&](std::uint64_t seed) {
-    const AttentionData data(AttentionCase::random(seed));
+    const AttentionData data(with_dropout(AttentionCase::random(seed)));
     const std::string line = case_of(data);
     empty += line.empty();
     if (!line.empty()) wanted[line] = 1;
@@ -109,6 +117,21 @@ TEST_F(Trace, WhatIsPrintedIsComputedAgain) {
   EXPECT_GT(wanted.size(), static_cast<std::size_t>(cases(200))) << empty << " had no pair";
   for (const auto& [line, calls] : wanted) expect_right(line);
   EXPECT_EQ(traced(wanted), wanted);
+}
+
+// And gradients. (Attention comes before them, and is traced as what it is.)
+TEST_F(Trace, WhatIsPrintedOfGradientsIsComputedAgain) {
+  std::map<std::string, std::int64_t> wanted, found;
+  Seeds(75, cases(200)).for_each([&](std::uint64_t seed) {
+    const std::string line = case_of(BackwardData(with_dropout(AttentionCase::random(seed))));
+    if (!line.empty()) wanted[line] = 1;
+  });
+  EXPECT_GT(wanted.size(), static_cast<std::size_t>(cases(120)));
+  for (const auto& [line, calls] : wanted) expect_right(line);
+  for (const auto& [line, calls] : traced(wanted)) {
+    if (line.find("/backward") != std::string::npos) found[line] = calls;
+  }
+  EXPECT_EQ(found, wanted);
 }
 
 TEST(Child, DISABLED_Products) {
@@ -138,7 +161,13 @@ TEST(Case, NamesWhatAProblemIs) {
       {"causal/3,4,64,32/ragged",
        "attention/3,4,4,64,64,32,32/causal/lengths64+24+40/queries64+24+40/packedq/packedkv"},
       {"causal/2,4,64,32/padded", "attention/2,4,4,64,64,32,32/causal/offset0/lengths64+24"},
-      {"decode/2,8,2,2048,32/page16/shared", "attention/2,8,2,1,2048,32,32/page16/common1024"}};
+      {"decode/2,8,2,2048,32/page16/shared", "attention/2,8,2,1,2048,32,32/page16/common1024"},
+      {"causal/2,8,64,32/dropout", "attention/2,8,8,64,64,32,32/causal/dropout"},
+      {"causal/1,8,64,32/f16/backward/dqf32",
+       "attention/1,8,8,64,64,32,32/f16/causal/backward/dqf32"},
+      {"causal/3,4,64,32/ragged/backward",
+       "attention/3,4,4,64,64,32,32/causal/lengths64+24+40/queries64+24+40/packedq/packedkv/"
+       "backward"}};
   for (const auto& [name, line] : printed) {
     const std::string text = bench::make_case(bench::parse_shape(name))->explain();
     EXPECT_NE(text.find("rapt-bench --case '" + line + "'"), std::string::npos) << name << text;
@@ -173,6 +202,12 @@ TEST(Case, IsRefusedWithASentence) {
       {"causal/2,8,4,32/lengths4+4", "of prefill, causal and decode"},
       {"attention/1,8,8,4,4,32,31/int4", "a multiple of 32"},
       {"attention/1,8,8,4,4,32,32/common4", "only pages are shared"},
+      {"attention/1,8,8,4,4,32,32/dqf32", "gradients are of backward and of training"},
+      {"attention/1,8,8,4,4,32,32/backward/training", "a second pass"},
+      {"attention/1,8,8,4,4,32,32/int8/backward", "have no gradients"},
+      {"attention/1,8,8,4,4,32,32/page4/backward", "have no gradients"},
+      {"attention/1,8,8,4,4,32,32/backward/dsinks", "dsinks of sinks"},
+      {"layer/1,8,8,1,8/backward", "layer takes no modifier backward"},
       {"gemm/8,8,99999999999999999999", "is no size"}};
   for (const auto& [line, sentence] : refused) {
     try {
@@ -208,6 +243,37 @@ TEST(Child, DISABLED_Plans) {
 TEST_F(Trace, CountsCallsOfPlansAndFunctions) {
   EXPECT_EQ(Child("Plans", path_).wait(), 0);
   EXPECT_EQ(calls_in(path_), (std::map<std::string, std::int64_t>{{"attention/1,2,1,5,5,4,4", 4}}));
+}
+
+TEST(Child, DISABLED_Passes) {
+  AttentionCase c;
+  c.heads = 2;
+  c.seq_q = c.seq_kv = 5;
+  c.d_k = c.d_v = 4;
+  c.causal = c.alibi = true;
+  BackwardData data(c);
+  data.run();
+  data.with_arguments(nullptr,
+                      [](const auto&... arguments) { AttentionBackwardPlan(arguments...).run(); });
+}
+
+// RAPT_VERBOSE, too, is looked up by the first call of a process.
+TEST_F(Trace, VerboseSaysEachCall) {
+  testing::internal::CaptureStderr();
+  ::setenv("RAPT_VERBOSE", "1", 1);
+  const int status = Child("Passes", path_).wait();
+  ::unsetenv("RAPT_VERBOSE");
+  const std::string text = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(status, 0) << text;
+  const std::string problem = ",batch 1 heads 2/1 seq 5/5 d 4/4,f32:f32:f32:f32,causal alibi,tasks";
+  const auto count = [&](const std::string& words) {
+    int n = 0;
+    for (auto at = text.find(words); at != text.npos; at = text.find(words, at + 1)) ++n;
+    return n;
+  };
+  EXPECT_EQ(count("rapt,attention," + target() + ",flash_rows" + problem), 1) << text;
+  EXPECT_EQ(count("rapt,attention_backward," + target() + ",flash_backward" + problem), 2) << text;
+  EXPECT_EQ(count("\n"), 3) << text;
 }
 
 TEST(Child, DISABLED_Endless) {

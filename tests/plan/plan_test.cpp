@@ -7,6 +7,8 @@
 #include "rapt/rapt.hpp"
 #include "support/allocations.hpp"
 #include "support/attention_case.hpp"
+#include "support/backward_case.hpp"
+#include "support/executors.hpp"
 #include "support/memory.hpp"
 #include "support/ways.hpp"
 
@@ -42,6 +44,35 @@ TEST(Plan, RunsAsAttentionDoesInExactlyItsWorkspaceWithoutAllocating) {  // R12
         data.finish();
         EXPECT_TRUE(same_bits(out, data.out.values())) << data.of.describe();
         EXPECT_TRUE(same_bits(lse, data.lse.values())) << data.of.describe();
+      }
+    });
+  });
+}
+
+AttentionBackwardPlan plan_of(const BackwardData& data, const Executor* executor) {
+  return data.with_arguments(
+      executor, [](const auto&... arguments) { return AttentionBackwardPlan(arguments...); });
+}
+
+TEST(BackwardPlan, RunsAsAttentionBackwardDoesInExactlyItsWorkspaceWithoutAllocating) {  // R12
+  Seeds(73, cases(60)).for_each([](std::uint64_t seed) {
+    AttentionCase c = with_dropout(AttentionCase::random(seed));
+    c.seq_q *= 3;  // several parts
+    BackwardData data(c);
+    for_each_way({few_keys_lanes(16)}, [&] {
+      data.run(&serial_executor());
+      const std::vector<float> gradients = data.values();
+      const AttentionBackwardPlan plan = plan_of(data, &serial_executor());
+      const std::size_t bytes = (plan.workspace_bytes() + 63) / 64 * 64;
+      GuardedMemory workspace(bytes, Edge::end);
+      for (int again = 0; again < 2; ++again) {
+        std::memset(workspace.data(), 0xff, bytes);
+        data.prepare();
+        const std::int64_t before = allocations;
+        plan.run({}, workspace.data(), bytes);
+        EXPECT_EQ(allocations - before, 0) << data.attention.of.describe();
+        data.finish();
+        EXPECT_TRUE(same_bits(gradients, data.values())) << data.attention.of.describe();
       }
     });
   });
@@ -122,6 +153,67 @@ TEST(Plan, KeepsLengthsAndPagesAsTheyWere) {
   EXPECT_TRUE(same_bits(first, data.out));
 }
 
+// The same of the backward pass: each thread has its own of all that it reads and writes.
+TEST(BackwardPlan, RunsOnOtherMemoryAndFromManyThreads) {
+  AttentionCase c;
+  c.heads = 4;
+  c.kv_heads = 2;
+  c.seq_q = 41;
+  c.seq_kv = 67;
+  c.d_k = c.d_v = 16;
+  c.causal = c.sinks = c.alibi = c.dense = true;
+  c.bias = Pairs::random;
+  c.dropout = 0.25f;
+  std::vector<std::unique_ptr<BackwardData>> layers;
+  for (int i = 0; i < 5; ++i) {
+    layers.push_back(std::make_unique<BackwardData>(c));
+    layers.back()->with_dlse = true;
+    // Slopes, sinks and dropout are those that were planned with; the rest is each one's own.
+    Tensor<float>& q = layers.back()->attention.q;
+    for (std::int64_t n = 0; n < q.size(); ++n) q[n] *= 1 + static_cast<float>(i) / 4;
+    q.seal();
+    layers.back()->run();
+  }
+  std::vector<std::vector<float>> expected;
+  for (const auto& layer : layers) expected.push_back(layer->values());
+  const AttentionBackwardPlan plan = plan_of(*layers[0], nullptr);
+  ASSERT_FALSE(same_bits(expected[0], expected[1]));
+  std::vector<std::thread> threads;
+  for (const auto& layer : layers) {
+    layer->prepare();
+    threads.emplace_back([&] {
+      BackwardPointers pointers;
+      layer->with_arguments(nullptr,
+                            [&](const auto& q, const auto& k, const auto& v, const auto& out,
+                                const auto& lse, const auto& dout, const auto& dq, const auto& dk,
+                                const auto& dv, const auto& options, const auto& backward) {
+                              pointers = {.q = q.data(),
+                                          .k = k.data(),
+                                          .v = v.data(),
+                                          .out = out.data(),
+                                          .lse = lse.data(),
+                                          .grad_out = dout.data(),
+                                          .grad_q = dq.data(),
+                                          .grad_k = dk.data(),
+                                          .grad_v = dv.data(),
+                                          .mask = options.mask.data(),
+                                          .bias = options.bias.data(),
+                                          .dropout_offset = &options.dropout.offset,
+                                          .grad_lse = backward.grad_lse.data(),
+                                          .grad_bias = backward.grad_bias.data(),
+                                          .grad_alibi_slopes = backward.grad_alibi_slopes.data(),
+                                          .grad_sinks = backward.grad_sinks.data()};
+                            });
+      for (int again = 0; again < 10; ++again) plan.run(pointers);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    layers[i]->finish();
+    EXPECT_TRUE(same_bits(expected[i], layers[i]->values())) << i;
+  }
+}
+
 template <class Call>
 void expect_refusal(const Call& call, std::initializer_list<const char*> words) {
   try {
@@ -148,6 +240,81 @@ TEST(Plan, RefusesAWorkspaceThatIsTooSmallOrCrooked) {
   expect_refusal([&] { plan.run({}, aligned + 4, bytes); }, {"workspace", "4"});
   expect_refusal([&] { plan.run({.lse = data.lse.data()}); }, {"lse", "without it"});
   EXPECT_TRUE(same_bits(before, data.out));
+}
+
+TEST(BackwardPlan, RefusesWhatItWasMadeWithout) {
+  AttentionCase c;
+  c.seq_q = c.seq_kv = 9;
+  BackwardData data(c);
+  data.with_dlse = false;
+  data.run();
+  const AttentionBackwardPlan plan = plan_of(data, nullptr);
+  const std::size_t bytes = plan.workspace_bytes();
+  alignas(64) std::byte some[64] = {};
+  float number = 0;
+  const std::uint32_t offset = 1;
+  data.prepare();
+  expect_refusal([&] { plan.run({}, some, 64); },
+                 {"workspace", "64", ("needs " + std::to_string(bytes)).c_str()});
+  expect_refusal([&] { plan.run({}, some + 4, bytes); }, {"workspace", "4"});
+  expect_refusal([&] { plan.run({.dropout_offset = &offset}); }, {"dropout_offset", "without it"});
+  expect_refusal([&] { plan.run({.grad_lse = &number}); }, {"grad_lse", "without it"});
+  expect_refusal([&] { plan.run({.grad_bias = &number}); }, {"grad_bias", "without it"});
+  expect_refusal([&] { plan.run({.grad_alibi_slopes = &number}); },
+                 {"grad_alibi_slopes", "without it"});
+  expect_refusal([&] { plan.run({.grad_sinks = &number}); }, {"grad_sinks", "without it"});
+}
+
+// Dropout of this run, in both passes.
+TEST(Plan, TakesTheOffsetOfDropoutFromTheRun) {
+  AttentionCase c;
+  c.heads = c.kv_heads = 2;
+  c.seq_q = c.seq_kv = 50;
+  c.d_k = c.d_v = 16;
+  c.dropout = 0.5f;
+  c.dense = true;
+  BackwardData data(c);
+  const auto passes = [&](std::uint32_t offset, auto forward, auto backward) {
+    data.attention.prepare();
+    forward(offset);
+    data.attention.finish();
+    data.prepare();
+    backward(offset);
+    data.finish();
+    std::vector<float> all = data.values();
+    const std::vector<float> out = data.attention.out.values();
+    all.insert(all.end(), out.begin(), out.end());
+    return all;
+  };
+  const AttentionPlan forward = plan_of(data.attention, nullptr);
+  const AttentionBackwardPlan backward = plan_of(data, nullptr);
+  std::vector<std::vector<float>> found;
+  for (const std::uint32_t offset : {7u, 8u}) {
+    found.push_back(passes(
+        offset, [&](std::uint32_t n) { forward.run({.dropout_offset = &n}); },
+        [&](std::uint32_t n) { backward.run({.dropout_offset = &n}); }));
+    const auto direct = passes(
+        offset,
+        [&](std::uint32_t n) {
+          AttentionOptions options = data.attention.options();
+          options.dropout.offset = n;
+          attention(data.attention.stored_q(), data.attention.stored_k(), data.attention.stored_v(),
+                    data.attention.stored_out(), options);
+        },
+        [&](std::uint32_t n) {
+          data.with_arguments(nullptr, [&](const auto&... all) {
+            const auto with_offset = [&](const auto& x) {
+              auto copy = x;
+              if constexpr (std::is_same_v<decltype(copy), AttentionOptions>)
+                copy.dropout.offset = n;
+              return copy;
+            };
+            attention_backward(with_offset(all)...);
+          });
+        });
+    EXPECT_TRUE(same_bits(found.back(), direct));
+  }
+  EXPECT_FALSE(same_bits(found[0], found[1]));
 }
 
 TEST(Explain, SaysWhatIsSkippedAndWhy) {
@@ -218,6 +385,90 @@ TEST(Explain, SaysWhetherWeightsAreRounded) {
   EXPECT_EQ(algorithm(RoundWeights::always, AnyOut(wide.data(), {1, kLength, 64})), "flash_lanes");
 }
 
+// A KV head of 2 query heads, and what is beside it.
+struct Training {
+  std::int64_t batch, kv_heads, seq, depth;
+  Type type = Type::f32;
+  AttentionOptions options{};
+  BackwardOptions backward{};
+
+  template <class Call>
+  auto with_arguments(const Call& call) const {
+    alignas(4) static std::byte nothing[4];  // is read by nobody
+    const std::int64_t heads = 2 * kv_heads;
+    const auto array = [&](auto like, std::int64_t of) {
+      const std::int64_t extents[] = {batch, of, seq, depth};
+      const std::int64_t strides[] = {of * seq * depth, seq * depth, depth, 1};
+      return decltype(like)(type, nothing, extents, 4, strides, 4);
+    };
+    return call(array(AnyQ(), heads), array(AnyK(), kv_heads), array(AnyV(), kv_heads),
+                array(AnyOutIn(), heads),
+                LseIn(reinterpret_cast<float*>(nothing), {batch, heads, seq}),
+                array(AnyOutIn(), heads), array(AnyGradQ(), heads), array(AnyGradK(), kv_heads),
+                array(AnyGradV(), kv_heads), options, backward);
+  }
+  Explanation explained() const {
+    return with_arguments([](const auto&... arguments) { return explain_backward(arguments...); });
+  }
+};
+
+TEST(Explain, OfTheBackwardPass) {
+  Training training{2, 4, 1024, 64};
+  const Explanation all = training.explained();
+  EXPECT_EQ(all.target, target());
+  ASSERT_EQ(all.cuts.size(), 1u);
+  const Explanation::Cut& cut = all.cuts[0];
+  EXPECT_EQ(cut.algorithm, "flash_backward");
+  EXPECT_EQ(cut.elements, 2);
+  EXPECT_EQ(cut.units, 2 * 4);
+  EXPECT_GT(cut.parts, 1);
+  EXPECT_EQ(cut.part_kv, 0);
+  EXPECT_GE(cut.parts * cut.part_rows, 2 * 1024);
+  EXPECT_EQ(all.tasks, cut.units * cut.parts);
+  EXPECT_EQ(all.sum_tasks, 0);
+  EXPECT_EQ(all.skipped_tiles, 0);
+  EXPECT_EQ(all.masked_tiles, 0);
+  constexpr double kPairs = 2.0 * 8 * 1024 * 1024;
+  EXPECT_DOUBLE_EQ(all.flops, 5 * 2.0 * kPairs * 64);
+  EXPECT_DOUBLE_EQ(all.bytes, 4.0 * 2 * 1024 * 64 * (4 * 8 + 4 * 4));
+  EXPECT_EQ(all.bench_case, "attention/2,8,4,1024,1024,64,64/backward");
+
+  training.options.causal = true;
+  std::vector<float> slopes(8);
+  training.options.alibi_slopes = {slopes.data(), {8}};
+  training.backward.grad_alibi_slopes = {slopes.data(), {8}};
+  const Explanation half = training.explained();
+  EXPECT_EQ(half.tiles, all.tiles);
+  EXPECT_GT(half.skipped_tiles * 10, half.tiles * 3);
+  EXPECT_GT(half.masked_tiles, 0);
+  EXPECT_LT(half.flops, 0.7 * all.flops);
+  EXPECT_EQ(half.sum_tasks, 8);
+  EXPECT_EQ(half.bench_case, "attention/2,8,4,1024,1024,64,64/causal/alibi/backward/dalibi");
+  training.options.window_left = 63;
+  EXPECT_GT(training.explained().skipped_tiles, half.skipped_tiles);
+  EXPECT_LT(training.explained().flops, half.flops);
+  for (const std::string& word :
+       {std::string("flash_backward"), std::string("a KV head each"), std::string("added in order"),
+        std::string("then 8 for"), target(), std::string("--case 'attention/2,8,4,1024")})
+    EXPECT_NE(half.text().find(word), std::string::npos) << half.text();
+}
+
+// Of 16384 queries and keys within 64 MiB beside the arrays, on two threads.
+TEST(BackwardPlan, NeedsLittleMemoryOfLongSequences) {
+  const ThreadExecutor two(2);
+  for (const std::int64_t kv_heads : {4, 8}) {
+    for (const Type type : {Type::f32, Type::bf16}) {
+      Training training{1, kv_heads, 16384, 64, type};
+      training.options.executor = &two;
+      const std::size_t bytes = training.with_arguments([](const auto&... arguments) {
+        return AttentionBackwardPlan(arguments...).workspace_bytes();
+      });
+      EXPECT_LE(bytes, std::size_t{64} << 20) << kv_heads << " " << static_cast<int>(type);
+      EXPECT_GT(bytes, 1u << 16);
+    }
+  }
+}
+
 TEST(Explain, CountsWhatIsSharedOnce) {
   // Three sequences, whose 4 KV heads are the same memory: all parts of the keys but the last.
   constexpr std::int64_t kKeys = 1500, kDepth = 8;
@@ -268,6 +519,18 @@ TEST(Explain, WorkspaceIsThatOfAPlan) {
     EXPECT_EQ(e.workspace_bytes, static_cast<std::int64_t>(plan.workspace_bytes()));
     EXPECT_LE(e.skipped_tiles + e.masked_tiles, e.tiles);
     EXPECT_FALSE(e.text().empty());
+
+    const BackwardData training(data.of);
+    const AttentionBackwardPlan backward = plan_of(training, &serial_executor());
+    const Explanation b = backward.explain();
+    EXPECT_EQ(b.workspace_bytes, static_cast<std::int64_t>(backward.workspace_bytes()));
+    EXPECT_LE(b.skipped_tiles + b.masked_tiles, b.tiles);
+    EXPECT_EQ(b.text(), training
+                            .with_arguments(&serial_executor(),
+                                            [](const auto&... arguments) {
+                                              return explain_backward(arguments...);
+                                            })
+                            .text());
   });
 }
 

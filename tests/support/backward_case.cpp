@@ -191,17 +191,17 @@ void BackwardData::run(const Executor* executor) {
 }
 
 void BackwardData::run_backward(const Executor* executor) {
+  prepare();
+  with_arguments(executor, [](const auto&... arguments) { attention_backward(arguments...); });
+  finish();
+}
+
+void BackwardData::prepare() {
   for (auto* tensor : {&dq, &dk, &dv, &dbias, &dslopes, &dsinks}) tensor->reset();
   for (std::size_t n = 1; n < 4; ++n) stored_[n].reset();
-  AttentionOptions options = attention.options();
-  options.executor = executor;
-  options.lse = {};
-  attention_backward(attention.stored_q(), attention.stored_k(), attention.stored_v(),
-                     attention.stored_out(), attention.lse_view(),
-                     stored_[0].view<AnyOutIn, Head, Query, DepthV>(),
-                     stored_[1].view<AnyGradQ, Head, Query, DepthK>(),
-                     stored_[2].view<AnyGradK, KvHead, Key, DepthK>(),
-                     stored_[3].view<AnyGradV, KvHead, Key, DepthV>(), options, backward_options());
+}
+
+void BackwardData::finish() {
   for (std::size_t n = 1; n < 4; ++n) {
     EXPECT_TRUE(stored_[n].gaps_unchanged()) << attention.of.describe();
     stored_[n].read();

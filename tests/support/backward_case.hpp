@@ -38,6 +38,23 @@ class BackwardData {
   // attention() on the target in use, and then attention_backward().
   void run(const Executor* executor = nullptr);
   void run_backward(const Executor* executor = nullptr);  // on what the last run left
+  // What run_backward() does around its call.
+  void prepare();
+  void finish();
+  // call(q, k, v, out, lse, grad_out, ..., options, backward_options), as attention_backward().
+  template <class Call>
+  auto with_arguments(const Executor* executor, const Call& call) const {
+    using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
+    AttentionOptions options = attention.options();
+    options.executor = executor;
+    options.lse = {};
+    return call(attention.stored_q(), attention.stored_k(), attention.stored_v(),
+                AnyOutIn(attention.stored_out()), LseIn(attention.lse_view()),
+                stored_[0].view<AnyOutIn, Head, Query, DepthV>(),
+                stored_[1].view<AnyGradQ, Head, Query, DepthK>(),
+                stored_[2].view<AnyGradK, KvHead, Key, DepthK>(),
+                stored_[3].view<AnyGradV, KvHead, Key, DepthV>(), options, backward_options());
+  }
   BackwardOptions backward_options() const;
 
   using Expected = std::vector<ExpectedGradients>;  // of each batch element

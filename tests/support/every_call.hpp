@@ -39,6 +39,14 @@ class EveryCall {
     add("rapt_explain", [this] {
       return rapt_explain(&q_, &q_, &q_, &out_, &options_, text_, sizeof(text_), nullptr);
     });
+    add("rapt_explain_backward", [this] {
+      return rapt_explain_backward(&q_, &q_, &q_, &q_, &row_, &q_, &out_, &other_, &grad_,
+                                   &options_, nullptr, text_, sizeof(text_), nullptr);
+    });
+    add_backward_plan("rapt_plan_create_backward", [](rapt_plan*) { return RAPT_OK; });
+    add_backward_plan("rapt_plan_run_backward", [](rapt_plan* plan) {
+      return rapt_plan_run_backward(plan, nullptr, nullptr, 0);
+    });
     add_plan("rapt_plan_create", [](rapt_plan*) { return RAPT_OK; });
     add_plan("rapt_plan_run",
              [](rapt_plan* plan) { return rapt_plan_run(plan, nullptr, nullptr, 0); });
@@ -129,6 +137,17 @@ class EveryCall {
     add(name, [this, run] {
       rapt_plan* plan = nullptr;
       rapt_status status = rapt_plan_create(&plan, &q_, &q_, &q_, &out_, &options_);
+      if (status == RAPT_OK) status = run(plan);
+      rapt_plan_destroy(plan);
+      return status;
+    });
+  }
+  template <class Run>
+  void add_backward_plan(const char* name, Run run) {
+    add(name, [this, run] {
+      rapt_plan* plan = nullptr;
+      rapt_status status = rapt_plan_create_backward(&plan, &q_, &q_, &q_, &q_, &row_, &q_, &out_,
+                                                     &other_, &grad_, &options_, nullptr);
       if (status == RAPT_OK) status = run(plan);
       rapt_plan_destroy(plan);
       return status;
