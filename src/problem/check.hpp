@@ -90,4 +90,12 @@ struct LayerParameter {
 std::array<LayerParameter, 9> layer_parameters(const LayerShape& shape);
 void check_layer(const LayerShape& shape, const LayerParameters& parameters);
 
+void check_layer_forward(const LayerShape& shape, const TokensView& q_tokens,
+                         const KvTokensView& k_tokens, const KvTokensView& v_tokens,
+                         const OutTokensView& result);
+void check_layer_backward(const LayerShape& shape, const TokensView& q_tokens,
+                          const KvTokensView& k_tokens, const KvTokensView& v_tokens,
+                          const LayerActivations& kept, const TokensView& grad_result,
+                          const LayerGradients& gradients);
+
 }  // namespace rapt::problem

@@ -44,8 +44,7 @@ void check(const LayerShape& shape, bool biases, const AttentionOptions& options
       for (At<Embedding> e : along<Embedding>(result)) sum += at(result, i, e) * at(dresult, i, e);
     return sum;
   };
-  const LayerGradients d =
-      layer_backward(shape, p, q_tokens, k_tokens, v_tokens, dresult, {}, options);
+  const auto d = layer_backward(shape, p, q_tokens, k_tokens, v_tokens, dresult, {}, options);
 
   // Steps that floats take without rounding.
   const auto expect = [&](const char* what, auto& values, const double* gradient, double step) {
