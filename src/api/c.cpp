@@ -57,6 +57,15 @@ LayerShape shape_of(const rapt_layer_shape& given) {
   return {given.embedding, given.d_model, given.heads, given.d_k, given.d_v};
 }
 
+BackwardOptions backward_of(const rapt_backward_options& given) {
+  BackwardOptions b;
+  optional(b.grad_lse, "grad_lse", given.grad_lse);
+  optional(b.grad_bias, "grad_bias", given.grad_bias);
+  optional(b.grad_alibi_slopes, "grad_alibi_slopes", given.grad_alibi_slopes);
+  optional(b.grad_sinks, "grad_sinks", given.grad_sinks);
+  return b;
+}
+
 static_assert(RAPT_HALF == static_cast<int>(Pairing::half));
 static_assert(RAPT_RELU == static_cast<int>(Activation::relu));
 static_assert(RAPT_GELU == static_cast<int>(Activation::gelu));
@@ -109,6 +118,10 @@ struct rapt_plan {
 
 struct rapt_layer {
   MultiHeadAttention layer;
+};
+
+struct rapt_layer_activations {
+  LayerActivations kept;
 };
 
 #define RAPT_TEXT_OF(x) #x
@@ -174,12 +187,7 @@ rapt_status rapt_attention_backward(const rapt_array* q, const rapt_array* k, co
                                     const rapt_backward_options* backward) {
   return guarded([&] {
     const auto given = known("options", options);
-    const auto more = known("backward", backward);
-    BackwardOptions b;
-    optional(b.grad_lse, "grad_lse", more.grad_lse);
-    optional(b.grad_bias, "grad_bias", more.grad_bias);
-    optional(b.grad_alibi_slopes, "grad_alibi_slopes", more.grad_alibi_slopes);
-    optional(b.grad_sinks, "grad_sinks", more.grad_sinks);
+    const BackwardOptions b = backward_of(known("backward", backward));
     const Callbacks executor(given.executor);
     attention_backward(required<AnyQ>("q", q), required<AnyK>("k", k), required<AnyV>("v", v),
                        required<AnyOutIn>("out", out), required<LseIn>("lse", lse),
@@ -408,6 +416,27 @@ rapt_status rapt_gemm(const rapt_array* a, const rapt_array* b, const rapt_array
   });
 }
 
+rapt_status rapt_gemm_backward(const rapt_array* a, const rapt_array* b, const rapt_array* grad_c,
+                               const rapt_array* grad_a, const rapt_array* grad_b,
+                               const rapt_gemm_backward_options* options) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    const Callbacks executor(given.executor);
+    GemmBackwardOptions o;
+    if (given.alpha != nullptr) o.alpha = *given.alpha;
+    optional(o.grad_bias, "grad_bias", given.grad_bias);
+    o.executor = executor.get();
+    View<float, axis::Row, axis::Inner> to_a;
+    View<float, axis::Inner, axis::Column> to_b;
+    optional(to_a, "grad_a", grad_a);
+    optional(to_b, "grad_b", grad_b);
+    gemm_backward(required<View<const float, axis::Row, axis::Inner>>("a", a),
+                  required<View<const float, axis::Inner, axis::Column>>("b", b),
+                  required<View<const float, axis::Row, axis::Column>>("grad_c", grad_c), to_a,
+                  to_b, o);
+  });
+}
+
 rapt_status rapt_layer_create(rapt_layer** layer, const rapt_layer_shape* shape,
                               const rapt_layer_parameters* parameters) {
   return guarded([&] {
@@ -468,6 +497,62 @@ rapt_status rapt_layer_run(const rapt_layer* layer, const rapt_array* q_tokens,
                required<KvTokensView>("k_tokens", k_tokens),
                required<KvTokensView>("v_tokens", v_tokens),
                required<OutTokensView>("result", result), options_of(given, executor));
+  });
+}
+
+rapt_status rapt_layer_activations_create(rapt_layer_activations** kept) {
+  return guarded([&] {
+    must("kept", kept) = nullptr;
+    *kept = new rapt_layer_activations{};
+  });
+}
+
+void rapt_layer_activations_destroy(rapt_layer_activations* kept) { delete kept; }
+
+rapt_status rapt_layer_forward(const rapt_layer* layer, const rapt_array* q_tokens,
+                               const rapt_array* k_tokens, const rapt_array* v_tokens,
+                               const rapt_array* result, rapt_layer_activations* kept,
+                               const rapt_attention_options* options) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    const Callbacks executor(given.executor);
+    must("layer", layer)
+        .layer.forward(required<TokensView>("q_tokens", q_tokens),
+                       required<KvTokensView>("k_tokens", k_tokens),
+                       required<KvTokensView>("v_tokens", v_tokens),
+                       required<OutTokensView>("result", result), must("kept", kept).kept,
+                       options_of(given, executor));
+  });
+}
+
+rapt_status rapt_layer_backward(const rapt_layer* layer, const rapt_array* q_tokens,
+                                const rapt_array* k_tokens, const rapt_array* v_tokens,
+                                const rapt_layer_activations* kept, const rapt_array* grad_result,
+                                const rapt_layer_gradients* gradients,
+                                const rapt_attention_options* options,
+                                const rapt_backward_options* attention) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    const auto wanted = known("gradients", &must("gradients", gradients));
+    const Callbacks executor(given.executor);
+    LayerGradients g;
+    optional(g.q_tokens, "the gradient of q_tokens", wanted.q_tokens);
+    optional(g.k_tokens, "the gradient of k_tokens", wanted.k_tokens);
+    optional(g.v_tokens, "the gradient of v_tokens", wanted.v_tokens);
+    const MultiHeadAttention& of = must("layer", layer).layer;
+    of.backward(required<TokensView>("q_tokens", q_tokens),
+                required<KvTokensView>("k_tokens", k_tokens),
+                required<KvTokensView>("v_tokens", v_tokens), must("kept", kept).kept,
+                required<TokensView>("grad_result", grad_result), g, options_of(given, executor),
+                backward_of(known("attention", attention)));
+    double* const arrays[] = {wanted.qkv, wanted.w_q, wanted.w_k, wanted.w_v,     wanted.output,
+                              wanted.b_q, wanted.b_k, wanted.b_v, wanted.b_output};
+    double* const* to = arrays;
+    for (const problem::LayerParameter& parameter : problem::layer_parameters(of.shape())) {
+      const std::vector<double>& from = g.parameters.*parameter.values;
+      if (*to != nullptr) std::copy(from.begin(), from.end(), *to);
+      ++to;
+    }
   });
 }
 

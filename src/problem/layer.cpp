@@ -70,15 +70,19 @@ using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
 // result: what there is of the queries.
 void check_tokens(const LayerShape& s, const TokensView& q_tokens, const KvTokensView& k_tokens,
                   const KvTokensView& v_tokens, const char* name, const TokensView& result) {
-  const auto each = [&](const char* tokens, const auto& view) {
-    check_memory(tokens, view);
-    agree_batch("q_tokens", q_tokens, tokens, view);
-    agree(Embedding::name, tokens, view.template extent<Embedding>(), "the layer", s.embedding);
+  const auto for_all = [&](const auto& check) {
+    check("q_tokens", q_tokens);
+    check("k_tokens", k_tokens);
+    check("v_tokens", v_tokens);
+    check(name, result);
   };
-  each("q_tokens", q_tokens);
-  each("k_tokens", k_tokens);
-  each("v_tokens", v_tokens);
-  each(name, result);
+  for_all([&](const char* tokens, const auto& view) { check_memory(tokens, view); });
+  for_all([&](const char* tokens, const auto& view) {
+    agree_batch("q_tokens", q_tokens, tokens, view);
+  });
+  for_all([&](const char* tokens, const auto& view) {
+    agree(Embedding::name, tokens, view.template extent<Embedding>(), "the layer", s.embedding);
+  });
   agree(Key::name, "k_tokens", k_tokens.extent<Key>(), "v_tokens", v_tokens.extent<Key>());
   agree(Query::name, "q_tokens", q_tokens.extent<Query>(), name, result.extent<Query>());
 }
