@@ -35,4 +35,25 @@ RAPT_API void gemm(View<const float, axis::Row, axis::Inner> a,
                    const AnyView<const std::byte, axis::Inner, axis::Column>& b,
                    View<float, axis::Row, axis::Column> c, const GemmOptions& options = {});
 
+struct GemmBackwardOptions {
+  float alpha = 1.0f;                     // of the product
+  View<float, axis::Column> grad_bias{};  // written when given
+  const Executor* executor = nullptr;     // default_executor() when null
+};
+
+// The gradients of c = alpha a b + bias, two more products, from that of c:
+//   grad_a = alpha grad_c b^T,  grad_b = alpha a^T grad_c,  grad_bias = the sum of grad_c's rows
+// Each is written when given, with the extents of what it is of, and summed over the batch axes on
+// which that is broadcast: the gradient of weights [k, n] is a sum over all rows of all batch
+// elements. Behind an activation, grad_c is the gradient times the activation's derivative. Any
+// strides, as in gemm(); fastest where the summed batch axes of a and grad_c continue their rows,
+// so that the sum is one product. Gradients must not overlap anything else. Throws Error before
+// anything is written. Same bits for any number of threads. Thread-safe.
+RAPT_API void gemm_backward(View<const float, axis::Row, axis::Inner> a,
+                            View<const float, axis::Inner, axis::Column> b,
+                            View<const float, axis::Row, axis::Column> grad_c,
+                            View<float, axis::Row, axis::Inner> grad_a,
+                            View<float, axis::Inner, axis::Column> grad_b,
+                            const GemmBackwardOptions& options = {});
+
 }  // namespace rapt

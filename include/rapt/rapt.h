@@ -464,6 +464,20 @@ typedef struct rapt_gemm_options {
 RAPT_API rapt_status rapt_gemm(const rapt_array* a, const rapt_array* b, const rapt_array* c,
                                const rapt_gemm_options* options);
 
+typedef struct rapt_gemm_backward_options {
+  size_t size;
+  const float* alpha;           // default 1
+  const rapt_array* grad_bias;  // [n], written when given
+  const rapt_executor* executor;
+} rapt_gemm_backward_options;
+
+// The gradients of a and b, and of a bias, from that of c, all f32: see gemm_backward in
+// rapt/gemm.hpp. grad_a and grad_b may be null where they are not wanted; options may be null.
+RAPT_API rapt_status rapt_gemm_backward(const rapt_array* a, const rapt_array* b,
+                                        const rapt_array* grad_c, const rapt_array* grad_a,
+                                        const rapt_array* grad_b,
+                                        const rapt_gemm_backward_options* options);
+
 // ------------------------------------------------------------------------------------ the layer
 
 // The multi-head attention layer of "Attention Is All You Need": see rapt/layer.hpp. Many threads
@@ -513,6 +527,45 @@ RAPT_API rapt_status rapt_layer_run(const rapt_layer* layer, const rapt_array* q
                                     const rapt_array* k_tokens, const rapt_array* v_tokens,
                                     const rapt_array* result,
                                     const rapt_attention_options* options);
+
+// What the forward pass keeps for the backward pass: its memory is used again by the next one.
+typedef struct rapt_layer_activations rapt_layer_activations;
+RAPT_API rapt_status rapt_layer_activations_create(rapt_layer_activations** kept);
+RAPT_API void rapt_layer_activations_destroy(rapt_layer_activations* kept);  // may be null
+
+// rapt_layer_run, the same bits, and what rapt_layer_backward needs.
+RAPT_API rapt_status rapt_layer_forward(const rapt_layer* layer, const rapt_array* q_tokens,
+                                        const rapt_array* k_tokens, const rapt_array* v_tokens,
+                                        const rapt_array* result, rapt_layer_activations* kept,
+                                        const rapt_attention_options* options);
+
+// Dense arrays in memory of the caller, each with the shape of what it is of, written where it is
+// not null: of parameters as in rapt_layer_parameters, of tokens arrays with strides.
+typedef struct rapt_layer_gradients {
+  size_t size;
+  double* qkv;
+  double* w_q;
+  double* w_k;
+  double* w_v;
+  double* output;
+  double* b_q;  // where the layer has this bias; likewise the others
+  double* b_k;
+  double* b_v;
+  double* b_output;
+  const rapt_array* q_tokens;
+  const rapt_array* k_tokens;
+  const rapt_array* v_tokens;
+} rapt_layer_gradients;
+
+// The gradients from that of the result: see rapt/layer.hpp. Tokens and options are those of
+// rapt_layer_forward, which has left `kept`. options and attention may be null.
+RAPT_API rapt_status rapt_layer_backward(const rapt_layer* layer, const rapt_array* q_tokens,
+                                         const rapt_array* k_tokens, const rapt_array* v_tokens,
+                                         const rapt_layer_activations* kept,
+                                         const rapt_array* grad_result,
+                                         const rapt_layer_gradients* gradients,
+                                         const rapt_attention_options* options,
+                                         const rapt_backward_options* attention);
 
 // ---------------------------------------------------------------------------------- the machine
 

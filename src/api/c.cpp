@@ -60,6 +60,15 @@ LayerShape shape_of(const rapt_layer_shape& given) {
 }
 
 static_assert(RAPT_ROUND_ALWAYS == static_cast<int>(RoundWeights::always));
+BackwardOptions backward_of(const rapt_backward_options& given) {
+  BackwardOptions b;
+  optional(b.grad_lse, "grad_lse", given.grad_lse);
+  optional(b.grad_bias, "grad_bias", given.grad_bias);
+  optional(b.grad_alibi_slopes, "grad_alibi_slopes", given.grad_alibi_slopes);
+  optional(b.grad_sinks, "grad_sinks", given.grad_sinks);
+  return b;
+}
+
 static_assert(RAPT_HALF == static_cast<int>(Pairing::half));
 static_assert(RAPT_RELU == static_cast<int>(Activation::relu));
 static_assert(RAPT_GELU == static_cast<int>(Activation::gelu));
@@ -88,12 +97,7 @@ template <class Call>
 void with_backward(const BackwardArrays& of, const rapt_attention_options& options,
                    const rapt_backward_options* backward, const Callbacks& executor,
                    const Call& call) {
-  const auto given = known("backward", backward);
-  BackwardOptions b;
-  optional(b.grad_lse, "grad_lse", given.grad_lse);
-  optional(b.grad_bias, "grad_bias", given.grad_bias);
-  optional(b.grad_alibi_slopes, "grad_alibi_slopes", given.grad_alibi_slopes);
-  optional(b.grad_sinks, "grad_sinks", given.grad_sinks);
+  const BackwardOptions b = backward_of(known("backward", backward));
   call(required<AnyQ>("q", of.q), required<AnyK>("k", of.k), required<AnyV>("v", of.v),
        required<AnyOutIn>("out", of.out), required<LseIn>("lse", of.lse),
        required<AnyOutIn>("grad_out", of.grad_out), required<AnyGradQ>("grad_q", of.grad_q),
@@ -145,6 +149,10 @@ struct rapt_plan {
 
 struct rapt_layer {
   MultiHeadAttention layer;
+};
+
+struct rapt_layer_activations {
+  LayerActivations kept;
 };
 
 #define RAPT_TEXT_OF(x) #x
@@ -501,6 +509,27 @@ rapt_status rapt_gemm(const rapt_array* a, const rapt_array* b, const rapt_array
   });
 }
 
+rapt_status rapt_gemm_backward(const rapt_array* a, const rapt_array* b, const rapt_array* grad_c,
+                               const rapt_array* grad_a, const rapt_array* grad_b,
+                               const rapt_gemm_backward_options* options) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    const Callbacks executor(given.executor);
+    GemmBackwardOptions o;
+    if (given.alpha != nullptr) o.alpha = *given.alpha;
+    optional(o.grad_bias, "grad_bias", given.grad_bias);
+    o.executor = executor.get();
+    View<float, axis::Row, axis::Inner> to_a;
+    View<float, axis::Inner, axis::Column> to_b;
+    optional(to_a, "grad_a", grad_a);
+    optional(to_b, "grad_b", grad_b);
+    gemm_backward(required<View<const float, axis::Row, axis::Inner>>("a", a),
+                  required<View<const float, axis::Inner, axis::Column>>("b", b),
+                  required<View<const float, axis::Row, axis::Column>>("grad_c", grad_c), to_a,
+                  to_b, o);
+  });
+}
+
 rapt_status rapt_layer_create(rapt_layer** layer, const rapt_layer_shape* shape,
                               const rapt_layer_parameters* parameters) {
   return guarded([&] {
@@ -561,6 +590,62 @@ rapt_status rapt_layer_run(const rapt_layer* layer, const rapt_array* q_tokens,
                required<KvTokensView>("k_tokens", k_tokens),
                required<KvTokensView>("v_tokens", v_tokens),
                required<OutTokensView>("result", result), options_of(given, executor));
+  });
+}
+
+rapt_status rapt_layer_activations_create(rapt_layer_activations** kept) {
+  return guarded([&] {
+    must("kept", kept) = nullptr;
+    *kept = new rapt_layer_activations{};
+  });
+}
+
+void rapt_layer_activations_destroy(rapt_layer_activations* kept) { delete kept; }
+
+rapt_status rapt_layer_forward(const rapt_layer* layer, const rapt_array* q_tokens,
+                               const rapt_array* k_tokens, const rapt_array* v_tokens,
+                               const rapt_array* result, rapt_layer_activations* kept,
+                               const rapt_attention_options* options) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    const Callbacks executor(given.executor);
+    must("layer", layer)
+        .layer.forward(required<TokensView>("q_tokens", q_tokens),
+                       required<KvTokensView>("k_tokens", k_tokens),
+                       required<KvTokensView>("v_tokens", v_tokens),
+                       required<OutTokensView>("result", result), must("kept", kept).kept,
+                       options_of(given, executor));
+  });
+}
+
+rapt_status rapt_layer_backward(const rapt_layer* layer, const rapt_array* q_tokens,
+                                const rapt_array* k_tokens, const rapt_array* v_tokens,
+                                const rapt_layer_activations* kept, const rapt_array* grad_result,
+                                const rapt_layer_gradients* gradients,
+                                const rapt_attention_options* options,
+                                const rapt_backward_options* attention) {
+  return guarded([&] {
+    const auto given = known("options", options);
+    const auto wanted = known("gradients", &must("gradients", gradients));
+    const Callbacks executor(given.executor);
+    LayerGradients g;
+    optional(g.q_tokens, "the gradient of q_tokens", wanted.q_tokens);
+    optional(g.k_tokens, "the gradient of k_tokens", wanted.k_tokens);
+    optional(g.v_tokens, "the gradient of v_tokens", wanted.v_tokens);
+    const MultiHeadAttention& of = must("layer", layer).layer;
+    of.backward(required<TokensView>("q_tokens", q_tokens),
+                required<KvTokensView>("k_tokens", k_tokens),
+                required<KvTokensView>("v_tokens", v_tokens), must("kept", kept).kept,
+                required<TokensView>("grad_result", grad_result), g, options_of(given, executor),
+                backward_of(known("attention", attention)));
+    double* const arrays[] = {wanted.qkv, wanted.w_q, wanted.w_k, wanted.w_v,     wanted.output,
+                              wanted.b_q, wanted.b_k, wanted.b_v, wanted.b_output};
+    double* const* to = arrays;
+    for (const problem::LayerParameter& parameter : problem::layer_parameters(of.shape())) {
+      const std::vector<double>& from = g.parameters.*parameter.values;
+      if (*to != nullptr) std::copy(from.begin(), from.end(), *to);
+      ++to;
+    }
   });
 }
 

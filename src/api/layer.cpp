@@ -1,21 +1,21 @@
 // MultiHeadAttention: the five steps of the layer, each a call of the public API.
 #include "rapt/layer.hpp"
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numbers>
 #include <random>
 
+#include "api/layer.hpp"
 #include "parallel/memory.hpp"
 #include "problem/axes.hpp"
-#include "problem/check.hpp"
+#include "rapt/quantize.hpp"
 #include "tiles/workspace.hpp"
 
 namespace rapt {
 namespace {
 
-using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
-using problem::layer_width;
+using namespace rapt::layers;  // NOLINT(google-build-using-namespace)
 
 // Normal deviates by Box and Muller from a generator that every standard library implements alike
 // (std::normal_distribution is not).
@@ -51,129 +51,103 @@ LayerParameters initial(const LayerShape& s, std::uint64_t seed) {
   return p;
 }
 
-// Where the parts of projections_ begin.
-struct Offsets {
-  std::int64_t qkv, w_q, w_k, w_v, output, b_q, b_k, b_v, b_output, end;
-  explicit Offsets(const LayerShape& s) {
-    const std::int64_t w = layer_width(s);
-    qkv = 0;
-    w_q = qkv + 3 * s.embedding * s.d_model;
-    w_k = w_q + w * s.heads * s.d_k;
-    w_v = w_k + w * s.heads * s.d_k;
-    output = w_v + w * s.heads * s.d_v;
-    b_q = output + s.heads * s.d_v * s.embedding;
-    b_k = b_q + s.heads * s.d_k;
-    b_v = b_k + s.heads * s.d_k;
-    b_output = b_v + s.heads * s.d_v;
-    end = b_output + s.embedding;
+// Elements of what the steps leave, [batch..., seq, columns].
+struct Sizes {
+  std::int64_t model_q, model_kv, q, k, v, out, lse;
+
+  Sizes(const LayerShape& s, const TokenProduct& queries, const TokenProduct& keys)
+      : model_q(of("a projection of the layer", queries, s.d_model)),
+        model_kv(of("a projection of the layer", keys, s.d_model)),
+        q(of("q of the layer", queries, s.heads * s.d_k)),
+        k(of("k of the layer", keys, s.heads * s.d_k)),
+        v(of("v of the layer", keys, s.heads * s.d_v)),
+        out(of("out of the layer", queries, s.heads * s.d_v)),
+        lse(of("lse of the layer", queries, s.heads)) {}
+
+ private:
+  static std::int64_t of(const char* name, const TokenProduct& tokens, std::int64_t columns) {
+    problem::Range range(name, sizeof(float));
+    range.axis("columns", columns, 1);
+    range.axis("tokens", tokens.elements * tokens.seq, columns);
+    return range.count();
   }
 };
 
-// Extents or strides: those of the batch axes, then two more.
-using Numbers = std::array<std::int64_t, kMaxBatchAxes + 3>;
-
-// A matrix product over all tokens. Every product of the layer has the shape [batch..., seq, in]
-// [in, out].
-struct TokenProduct {
-  int batch_axes = 0;
-  Numbers extents{};  // batch axes
-  std::int64_t seq = 0;
-  std::int64_t elements = 1;  // of the batch
-
-  template <class Axis, class T>
-  explicit TokenProduct(const View<T, Axis, Embedding>& tokens)
-      : batch_axes(tokens.batch_axes()), seq(tokens.template extent<Axis>()) {
-    for (int i = 0; i < batch_axes; ++i) {
-      extents[static_cast<std::size_t>(i)] = tokens.batch_extent(i);
-      elements *= tokens.batch_extent(i);
-    }
-  }
-
-  // The dense array [batch..., seq, columns].
-  template <class T>
-  View<T, Row, Inner> dense(T* data, std::int64_t columns) const {
-    Numbers shape = extents, strides{};
-    const auto axes = static_cast<std::size_t>(batch_axes);
-    shape[axes] = seq;
-    shape[axes + 1] = columns;
-    std::int64_t stride = 1;
-    for (std::size_t i = axes + 2; i-- > 0;) {
-      strides[i] = stride;
-      stride *= shape[i];
-    }
-    return {data, shape.data(), axes + 2, strides.data(), axes + 2};
-  }
-
-  // Tokens as the caller laid them out.
-  template <class Axis, class T>
-  View<T, Row, Inner> as_rows(const View<T, Axis, Embedding>& tokens) const {
-    Numbers shape = extents, strides{};
-    const auto axes = static_cast<std::size_t>(batch_axes);
-    for (int i = 0; i < batch_axes; ++i)
-      strides[static_cast<std::size_t>(i)] = tokens.batch_stride(i);
-    shape[axes] = seq;
-    shape[axes + 1] = tokens.template extent<Embedding>();
-    strides[axes] = tokens.template stride<Axis>();
-    strides[axes + 1] = tokens.template stride<Embedding>();
-    return {tokens.data(), shape.data(), axes + 2, strides.data(), axes + 2};
-  }
-
-  // [batch..., seq, heads * depth] seen as [batch..., Head, Position, Depth].
-  template <class HeadAxis, class Position, class Depth, class T>
-  View<T, HeadAxis, Position, Depth> split_heads(T* data, std::int64_t heads,
-                                                 std::int64_t depth) const {
-    Numbers shape = extents, strides{};
-    const auto axes = static_cast<std::size_t>(batch_axes);
-    const std::int64_t row = heads * depth;
-    shape[axes] = heads;
-    shape[axes + 1] = seq;
-    shape[axes + 2] = depth;
-    strides[axes] = depth;
-    strides[axes + 1] = row;
-    strides[axes + 2] = 1;
-    std::int64_t stride = seq * row;
-    for (std::size_t i = axes; i-- > 0;) {
-      strides[i] = stride;
-      stride *= shape[i];
-    }
-    return {data, shape.data(), axes + 3, strides.data(), axes + 3};
-  }
+// Where they leave it.
+struct Steps {
+  float *model_q, *model_k, *model_v, *q, *k, *v, *out;
 };
 
-// What the steps leave for each other, [batch..., seq, columns].
-struct Buffers {
-  float *q, *k, *v, *out, *model;  // model: of one of q, k, v at a time
+// Where nothing is kept, the first projections of q, k and v take turns.
+Steps steps_in(tiles::Workspace& workspace, const Sizes& sizes) {
+  float* const model = workspace.floats(std::max(sizes.model_q, sizes.model_kv));
+  Steps steps{model, model, model, nullptr, nullptr, nullptr, nullptr};
+  steps.q = workspace.floats(sizes.q);
+  steps.k = workspace.floats(sizes.k);
+  steps.v = workspace.floats(sizes.v);
+  steps.out = workspace.floats(sizes.out);
+  return steps;
+}
 
-  Buffers(const LayerShape& s, const TokenProduct& queries, const TokenProduct& keys,
-          tiles::Workspace& workspace) {
-    const auto floats = [&](const char* name, const TokenProduct& tokens, std::int64_t columns) {
-      problem::Range range(name, sizeof(float));
-      range.axis("columns", columns, 1);
-      range.axis("tokens", tokens.elements * tokens.seq, columns);
-      return workspace.floats(range.count());
-    };
-    q = floats("q of the layer", queries, s.heads * s.d_k);
-    k = floats("k of the layer", keys, s.heads * s.d_k);
-    v = floats("v of the layer", keys, s.heads * s.d_v);
-    out = floats("out of the layer", queries, s.heads * s.d_v);
-    model = floats("a projection of the layer", queries.seq > keys.seq ? queries : keys, s.d_model);
-  }
-};
+void run(const LayerShape& s, const float* weights, const TokensView& q_tokens,
+         const KvTokensView& k_tokens, const KvTokensView& v_tokens, const OutTokensView& result,
+         const Steps& steps, const AttentionOptions& options) {
+  const Offsets at(s);
+  const auto project = [&](View<const float, Row, Inner> rows, std::int64_t weight, std::int64_t in,
+                           std::int64_t out, std::int64_t bias, View<float, Row, Column> to) {
+    GemmOptions with;
+    if (bias >= 0) with.bias = View<const float, Column>(weights + bias, {out});
+    with.executor = options.executor;
+    gemm(rows, View<const float, Inner, Column>(weights + weight, {in, out}), to, with);
+  };
 
-// A dense result is the same array, read as [Row, Column].
-template <class T>
-View<T, Row, Column> as_result(const View<T, Row, Inner>& rows) {
-  Numbers shape{}, strides{};
-  const auto axes = static_cast<std::size_t>(rows.batch_axes());
-  for (int i = 0; i < rows.batch_axes(); ++i) {
-    shape[static_cast<std::size_t>(i)] = rows.batch_extent(i);
-    strides[static_cast<std::size_t>(i)] = rows.batch_stride(i);
+  // Steps 1 and 2 for one of q, k, v: tokens -> [batch..., seq, heads * depth].
+  const auto to_heads = [&](const auto& tokens, std::int64_t stack, float* model,
+                            std::int64_t weight, std::int64_t bias, std::int64_t depth,
+                            float* heads) {
+    const TokenProduct product(tokens);
+    const auto to = as_result(product.dense(heads, s.heads * depth));
+    if (s.d_model == 0) {
+      project(product.as_rows(tokens), weight, s.embedding, s.heads * depth, bias, to);
+    } else {
+      const auto rows = product.dense(model, s.d_model);
+      project(product.as_rows(tokens), at.qkv + stack * s.embedding * s.d_model, s.embedding,
+              s.d_model, -1, as_result(rows));
+      project(rows, weight, s.d_model, s.heads * depth, bias, to);
+    }
+  };
+  to_heads(q_tokens, 0, steps.model_q, at.w_q, at.b_q, s.d_k, steps.q);
+  to_heads(k_tokens, 1, steps.model_k, at.w_k, at.b_k, s.d_k, steps.k);
+  to_heads(v_tokens, 2, steps.model_v, at.w_v, at.b_v, s.d_v, steps.v);
+
+  // Steps 3 and 4.
+  const TokenProduct queries(q_tokens), keys(k_tokens);
+  attention(queries.split_heads<Head, Query, DepthK, const float>(steps.q, s.heads, s.d_k),
+            keys.split_heads<KvHead, Key, DepthK, const float>(steps.k, s.heads, s.d_k),
+            keys.split_heads<KvHead, Key, DepthV, const float>(steps.v, s.heads, s.d_v),
+            queries.split_heads<Head, Query, DepthV, float>(steps.out, s.heads, s.d_v), options);
+
+  // Step 5.
+  project(queries.dense<const float>(steps.out, s.heads * s.d_v), at.output, s.heads * s.d_v,
+          s.embedding, at.b_output, as_result(queries.as_rows(result)));
+}
+
+// [batch..., heads, seq_q] as rows of one number.
+AnyRowsOut as_column(const LseView& lse) {
+  Numbers extents{}, strides{};
+  const auto axes = static_cast<std::size_t>(lse.batch_axes());
+  for (int i = 0; i < lse.batch_axes(); ++i) {
+    extents[static_cast<std::size_t>(i)] = lse.batch_extent(i);
+    strides[static_cast<std::size_t>(i)] = lse.batch_stride(i);
   }
-  shape[axes] = rows.template extent<Row>();
-  shape[axes + 1] = rows.template extent<Inner>();
-  strides[axes] = rows.template stride<Row>();
-  strides[axes + 1] = rows.template stride<Inner>();
-  return {rows.data(), shape.data(), axes + 2, strides.data(), axes + 2};
+  extents[axes] = lse.extent<Head>();
+  extents[axes + 1] = lse.extent<Query>();
+  extents[axes + 2] = 1;
+  strides[axes] = lse.stride<Head>();
+  strides[axes + 1] = lse.stride<Query>();
+  strides[axes + 2] = 1;
+  return View<float, Head, Position, Depth>(lse.data(), extents.data(), axes + 3, strides.data(),
+                                            axes + 3);
 }
 
 }  // namespace
@@ -221,69 +195,38 @@ MultiHeadAttention::MultiHeadAttention(const LayerShape& shape, LayerParameters 
 void MultiHeadAttention::operator()(TokensView q_tokens, KvTokensView k_tokens,
                                     KvTokensView v_tokens, OutTokensView result,
                                     const AttentionOptions& options) const {
-  const LayerShape& s = shape_;
-  problem::check_memory("q_tokens", q_tokens);
-  problem::check_memory("k_tokens", k_tokens);
-  problem::check_memory("v_tokens", v_tokens);
-  problem::check_output("result", result);
-  problem::agree_batch("q_tokens", q_tokens, "k_tokens", k_tokens);
-  problem::agree_batch("q_tokens", q_tokens, "v_tokens", v_tokens);
-  problem::agree_batch("q_tokens", q_tokens, "result", result);
-  problem::agree(Embedding::name, "q_tokens", q_tokens.extent<Embedding>(), "the layer",
-                 s.embedding);
-  problem::agree(Embedding::name, "k_tokens", k_tokens.extent<Embedding>(), "the layer",
-                 s.embedding);
-  problem::agree(Embedding::name, "v_tokens", v_tokens.extent<Embedding>(), "the layer",
-                 s.embedding);
-  problem::agree(Embedding::name, "result", result.extent<Embedding>(), "the layer", s.embedding);
-  problem::agree(Key::name, "k_tokens", k_tokens.extent<Key>(), "v_tokens", v_tokens.extent<Key>());
-  problem::agree(Query::name, "q_tokens", q_tokens.extent<Query>(), "result",
-                 result.extent<Query>());
-
-  const Offsets at(s);
-  const float* const weights = projections_.data();
-  const auto project = [&](View<const float, Row, Inner> rows, std::int64_t weight, std::int64_t in,
-                           std::int64_t out, std::int64_t bias, View<float, Row, Column> to) {
-    GemmOptions with;
-    if (bias >= 0) with.bias = View<const float, Column>(weights + bias, {out});
-    with.executor = options.executor;
-    gemm(rows, View<const float, Inner, Column>(weights + weight, {in, out}), to, with);
-  };
-
-  const TokenProduct queries(q_tokens), keys(k_tokens);
+  problem::check_layer_forward(shape_, q_tokens, k_tokens, v_tokens, result);
+  const Sizes sizes(shape_, TokenProduct(q_tokens), TokenProduct(k_tokens));
   tiles::Workspace count(nullptr);
-  Buffers(s, queries, keys, count);
+  steps_in(count, sizes);
   const parallel::Block memory(count.used());
   tiles::Workspace workspace(memory.data());
-  const Buffers buffers(s, queries, keys, workspace);
+  run(shape_, projections_.data(), q_tokens, k_tokens, v_tokens, result, steps_in(workspace, sizes),
+      options);
+}
 
-  // Steps 1 and 2 for one of q, k, v: tokens -> [batch..., seq, heads * depth].
-  const auto to_heads = [&](const auto& tokens, std::int64_t stack, std::int64_t weight,
-                            std::int64_t bias, std::int64_t depth, float* heads) {
-    const TokenProduct product(tokens);
-    const auto to = as_result(product.dense(heads, s.heads * depth));
-    if (s.d_model == 0) {
-      project(product.as_rows(tokens), weight, s.embedding, s.heads * depth, bias, to);
-    } else {
-      const auto rows = product.dense(buffers.model, s.d_model);
-      project(product.as_rows(tokens), at.qkv + stack * s.embedding * s.d_model, s.embedding,
-              s.d_model, -1, as_result(rows));
-      project(rows, weight, s.d_model, s.heads * depth, bias, to);
-    }
+void MultiHeadAttention::forward(TokensView q_tokens, KvTokensView k_tokens, KvTokensView v_tokens,
+                                 OutTokensView result, LayerActivations& kept,
+                                 const AttentionOptions& options) const {
+  problem::check_layer_forward(shape_, q_tokens, k_tokens, v_tokens, result);
+  const TokenProduct queries(q_tokens);
+  const Sizes sizes(shape_, queries, TokenProduct(k_tokens));
+  const auto sized = [](std::vector<float>& values, std::int64_t n) {
+    values.resize(static_cast<std::size_t>(n));
+    return values.data();
   };
-  to_heads(q_tokens, 0, at.w_q, at.b_q, s.d_k, buffers.q);
-  to_heads(k_tokens, 1, at.w_k, at.b_k, s.d_k, buffers.k);
-  to_heads(v_tokens, 2, at.w_v, at.b_v, s.d_v, buffers.v);
-
-  // Steps 3 and 4.
-  attention(queries.split_heads<Head, Query, DepthK, const float>(buffers.q, s.heads, s.d_k),
-            keys.split_heads<KvHead, Key, DepthK, const float>(buffers.k, s.heads, s.d_k),
-            keys.split_heads<KvHead, Key, DepthV, const float>(buffers.v, s.heads, s.d_v),
-            queries.split_heads<Head, Query, DepthV, float>(buffers.out, s.heads, s.d_v), options);
-
-  // Step 5.
-  project(queries.dense<const float>(buffers.out, s.heads * s.d_v), at.output, s.heads * s.d_v,
-          s.embedding, at.b_output, as_result(queries.as_rows(result)));
+  const Steps steps{sized(kept.model_q, sizes.model_q),
+                    sized(kept.model_k, sizes.model_kv),
+                    sized(kept.model_v, sizes.model_kv),
+                    sized(kept.q, sizes.q),
+                    sized(kept.k, sizes.k),
+                    sized(kept.v, sizes.v),
+                    sized(kept.out, sizes.out)};
+  const auto lse = queries.dense_lse(sized(kept.lse, sizes.lse), shape_.heads);
+  AttentionOptions keeping = options;
+  keeping.lse = lse;
+  run(shape_, projections_.data(), q_tokens, k_tokens, v_tokens, result, steps, keeping);
+  if (options.lse) convert(as_column(lse), as_column(options.lse), options.executor);
 }
 
 }  // namespace rapt

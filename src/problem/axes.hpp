@@ -96,6 +96,14 @@ void agree_batch(const char* one, const A& a, const char* other, const B& b) {
     agree(batch_name(i), one, a.batch_extent(i), other, b.batch_extent(i));
 }
 
+// Both views have the same extents, all of them: a gradient, and what it is of.
+template <class T, class Of, class... Axes>
+void agree_all(const char* of, const View<Of, Axes...>& view, const char* name,
+               const View<T, Axes...>& grad) {
+  agree_batch(of, view, name, grad);
+  (agree(Axes::name, of, view.template extent<Axes>(), name, grad.template extent<Axes>()), ...);
+}
+
 // The batch axes of `small` align with those of `large` from the right; missing ones and those of
 // extent 1 are broadcast. Returns small's strides for large's axes.
 template <class Small>

@@ -8,19 +8,12 @@ namespace {
 
 using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
 
-template <class T, class Of, class... Axes>
-void like(const char* of, const View<Of, Axes...>& view, const char* name,
-          const View<T, Axes...>& grad) {
-  agree_batch(of, view, name, grad);
-  (agree(Axes::name, of, view.template extent<Axes>(), name, grad.template extent<Axes>()), ...);
-}
-
 template <class... Axes>
 tiles::Stored<std::byte> gradient(const char* of, const View<const std::byte, Axes...>& view,
                                   const char* name, const AnyView<std::byte, Axes...>& grad) {
   plain_type(name, grad.type());
   check_output(name, grad, tiles::bytes_of(grad.type()));
-  like<std::byte>(of, view, name, grad);
+  agree_all<std::byte>(of, view, name, grad);
   return stored(grad);
 }
 
@@ -31,7 +24,7 @@ View<float, Axes...> optional_gradient(const char* of, const View<const float, A
   if (!grad) return {};
   if (!view) fail(ErrorCode::bad_value, {name, "given", std::string(of) + " is not"});
   check_output(name, grad);
-  like(of, view, name, grad);
+  agree_all(of, view, name, grad);
   return check_memory(name, grad) > 0 ? grad : View<float, Axes...>();
 }
 

@@ -43,6 +43,21 @@ tiles::GemmProblem check_gemm(const View<const float, axis::Row, axis::Inner>& a
                               const View<float, axis::Row, axis::Column>& c,
                               const GemmOptions& options);
 
+// The products of gemm_backward(). A gradient that is not wanted has no data; one that is summed
+// over a batch axis does not move along it.
+struct GemmBackwardProblem {
+  tiles::Batch batch;  // of grad_c
+  tiles::Index m = 0, n = 0, k = 0;
+  tiles::Array<const float> a, b, grad_c;         // [m, k], [k, n], [m, n]
+  tiles::Array<float> grad_a, grad_b, grad_bias;  // [m, k], [k, n], [1, n]
+};
+GemmBackwardProblem check_gemm_backward(const View<const float, axis::Row, axis::Inner>& a,
+                                        const View<const float, axis::Inner, axis::Column>& b,
+                                        const View<const float, axis::Row, axis::Column>& grad_c,
+                                        const View<float, axis::Row, axis::Inner>& grad_a,
+                                        const View<float, axis::Inner, axis::Column>& grad_b,
+                                        const GemmBackwardOptions& options);
+
 tiles::AppendProblem check_append(const AnyK& k_new, const AnyV& v_new, const AnyKCache& k_cache,
                                   const AnyVCache& v_cache, const AppendOptions& options);
 
@@ -74,5 +89,13 @@ struct LayerParameter {
 };
 std::array<LayerParameter, 9> layer_parameters(const LayerShape& shape);
 void check_layer(const LayerShape& shape, const LayerParameters& parameters);
+
+void check_layer_forward(const LayerShape& shape, const TokensView& q_tokens,
+                         const KvTokensView& k_tokens, const KvTokensView& v_tokens,
+                         const OutTokensView& result);
+void check_layer_backward(const LayerShape& shape, const TokensView& q_tokens,
+                          const KvTokensView& k_tokens, const KvTokensView& v_tokens,
+                          const LayerActivations& kept, const TokensView& grad_result,
+                          const LayerGradients& gradients);
 
 }  // namespace rapt::problem

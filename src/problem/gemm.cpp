@@ -99,4 +99,56 @@ tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a,
   return p;
 }
 
+GemmBackwardProblem check_gemm_backward(const View<const float, Row, Inner>& a,
+                                        const View<const float, Inner, Column>& b,
+                                        const View<const float, Row, Column>& grad_c,
+                                        const View<float, Row, Inner>& grad_a,
+                                        const View<float, Inner, Column>& grad_b,
+                                        const GemmBackwardOptions& options) {
+  check_memory("a", a);
+  check_memory("b", b);
+  check_memory("grad_c", grad_c);
+  agree(Inner::name, "a", a.extent<Inner>(), "b", b.extent<Inner>());
+  agree(Row::name, "a", a.extent<Row>(), "grad_c", grad_c.extent<Row>());
+  agree(Column::name, "b", b.extent<Column>(), "grad_c", grad_c.extent<Column>());
+
+  GemmBackwardProblem p;
+  p.batch = flatten_batch(grad_c);
+  p.m = grad_c.extent<Row>();
+  p.n = grad_c.extent<Column>();
+  p.k = a.extent<Inner>();
+  copy_fits("a, a row for each of grad_c,", Row::name, p.batch.size * p.m, p.k);
+  copy_fits("b", Column::name, p.n, p.k);
+  copy_fits("grad_c", Row::name, p.batch.size * p.m, p.n);
+  p.a = matrix_of(a);
+  p.b = matrix_of(b);
+  p.grad_c = matrix_of(grad_c);
+  broadcast_batch("a", a, "grad_c", p.batch, p.a.batch_stride);
+  broadcast_batch("b", b, "grad_c", p.batch, p.b.batch_stride);
+  for (int i = 0; i < p.batch.axes; ++i) p.grad_c.batch_stride[i] = grad_c.batch_stride(i);
+  if (grad_a) {
+    check_output("grad_a", grad_a);
+    agree_all("a", a, "grad_a", grad_a);
+    p.grad_a = matrix_of(grad_a);
+    broadcast_batch("grad_a", grad_a, "grad_c", p.batch, p.grad_a.batch_stride);
+  }
+  if (grad_b) {
+    check_output("grad_b", grad_b);
+    agree_all("b", b, "grad_b", grad_b);
+    p.grad_b = matrix_of(grad_b);
+    broadcast_batch("grad_b", grad_b, "grad_c", p.batch, p.grad_b.batch_stride);
+  }
+  if (options.grad_bias) {
+    check_output("grad_bias", options.grad_bias);
+    if (options.grad_bias.batch_axes() != 0) {
+      fail(ErrorCode::wrong_rank, {"grad_bias", std::int64_t{options.grad_bias.batch_axes()},
+                                   "the gradient of a bias", std::int64_t{0}});
+    }
+    agree(Column::name, "grad_bias", options.grad_bias.extent<Column>(), "grad_c", p.n);
+    p.grad_bias.data = options.grad_bias.data();
+    p.grad_bias.column_stride = options.grad_bias.stride<Column>();
+  }
+  return p;
+}
+
 }  // namespace rapt::problem

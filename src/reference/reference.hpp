@@ -116,6 +116,19 @@ Array<Query, Embedding> layer(const LayerShape&, const LayerParameters&, TokensV
                               KvTokensView k_tokens, KvTokensView v_tokens,
                               const AttentionOptions& options = {});
 
+// And its gradients (the same file): what dresult, and dlse or 0, make of them.
+struct LayerGradients {
+  LayerParameters parameters;  // empty where the layer has none
+  Array<Query, Embedding> q_tokens;
+  Array<Key, Embedding> k_tokens, v_tokens;
+  Gradients attention;  // of the options, and of q, k and v between steps 2 and 3
+};
+LayerGradients layer_backward(const LayerShape&, const LayerParameters&, TokensView q_tokens,
+                              KvTokensView k_tokens, KvTokensView v_tokens,
+                              View<const float, Query, Embedding> dresult,
+                              View<const double, Head, Query> dlse = {},
+                              const AttentionOptions& options = {});
+
 // c = activation(alpha a b + beta c + bias)  (gemm.cpp).
 Array<Row, Column> gemm(View<const float, Row, Inner> a, View<const float, Inner, Column> b,
                         View<const float, Row, Column> c, const GemmOptions& options = {});

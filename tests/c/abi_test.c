@@ -604,6 +604,39 @@ static void test_gemm(void) {
   CHECK(rapt_gemm(&a, &b, &c, &options) == RAPT_OK);
   CHECK(near(c_data, wanted, M * N, 1e-5));
   CHECK_ERROR(rapt_gemm(&b, &a, &c, NULL), RAPT_EXTENT_MISMATCH, WORDS("axis k", "7", "3"));
+
+  // The gradients of sum(c * bias), for c = 2 a b + bias.
+  double of_a[M * K], of_b[K * N], of_bias[N];
+  const float two = 2;
+  for (int m = 0; m < M; ++m) {
+    for (int n = 0; n < N; ++n) c_data[m * N + n] = bias_data[n];
+    for (int i = 0; i < K; ++i) {
+      of_a[m * K + i] = 0;
+      for (int n = 0; n < N; ++n)
+        of_a[m * K + i] += 2 * (double)b_data[n * K + i] * (double)bias_data[n];
+    }
+  }
+  for (int n = 0; n < N; ++n) {
+    of_bias[n] = M * (double)bias_data[n];
+    for (int i = 0; i < K; ++i) {
+      of_b[i * N + n] = 0;
+      for (int m = 0; m < M; ++m)
+        of_b[i * N + n] += 2 * (double)a_data[m * K + i] * (double)bias_data[n];
+    }
+  }
+  float grad_a_data[M * K], grad_b_data[K * N], grad_bias_data[N];
+  const rapt_array grad_a = rapt_dense(grad_a_data, RAPT_F32, 2, (const int64_t[]){M, K}),
+                   grad_b = rapt_dense(grad_b_data, RAPT_F32, 2, (const int64_t[]){K, N}),
+                   grad_bias = rapt_dense(grad_bias_data, RAPT_F32, 1, (const int64_t[]){N});
+  const rapt_gemm_backward_options backward = {
+      .size = sizeof backward, .alpha = &two, .grad_bias = &grad_bias};
+  CHECK(rapt_gemm_backward(&a, &b, &c, &grad_a, NULL, &backward) == RAPT_OK);
+  CHECK(rapt_gemm_backward(&a, &b, &c, NULL, &grad_b, &backward) == RAPT_OK);
+  CHECK(near(grad_a_data, of_a, M * K, 1e-5));
+  CHECK(near(grad_b_data, of_b, K * N, 1e-5));
+  CHECK(near(grad_bias_data, of_bias, N, 1e-5));
+  CHECK_ERROR(rapt_gemm_backward(&a, &b, &c, &grad_b, NULL, NULL), RAPT_EXTENT_MISMATCH,
+              WORDS("axis m", "grad_a has 5", "a has 3"));
 }
 
 // ------------------------------------------------------------------------------------- the layer
@@ -653,6 +686,42 @@ static void test_layer(void) {
   CHECK(rapt_layer_get_parameters(layer, &own) == RAPT_OK);
   CHECK(own.w_q != one && memcmp(own.w_q, one, sizeof one) == 0);
   CHECK(own.qkv == NULL && own.b_q == NULL && memcmp(own.b_v, b_v, sizeof b_v) == 0);
+
+  // The gradients of the sum of the result: every token passes its value on with weights that sum
+  // to 1 over the keys.
+  float kept_data[TOKENS * D], ones_data[TOKENS * D], v_data[TOKENS * D];
+  for (int i = 0; i < TOKENS * D; ++i) ones_data[i] = 1;
+  const rapt_array again = rapt_dense(kept_data, RAPT_F32, 2, (const int64_t[]){TOKENS, D}),
+                   ones = rapt_dense(ones_data, RAPT_F32, 2, (const int64_t[]){TOKENS, D}),
+                   of_v = rapt_dense(v_data, RAPT_F32, 2, (const int64_t[]){TOKENS, D});
+  double of_b_v[D], of_b_output[D], of_b_q[D] = {7, 7, 7, 7};
+  const rapt_layer_gradients gradients = {.size = sizeof gradients,
+                                          .b_q = of_b_q,  // which this layer does not have
+                                          .b_v = of_b_v,
+                                          .b_output = of_b_output,
+                                          .v_tokens = &of_v};
+  rapt_layer_activations* kept = NULL;
+  CHECK(rapt_layer_activations_create(&kept) == RAPT_OK);
+  CHECK_ERROR(rapt_layer_backward(layer, &tokens, &tokens, &tokens, kept, &ones, &gradients,
+                                  &options, NULL),
+              RAPT_EXTENT_MISMATCH, WORDS("kept.q has 0", "12"));
+  CHECK(rapt_layer_forward(layer, &tokens, &tokens, &tokens, &again, kept, &options) == RAPT_OK);
+  CHECK(memcmp(kept_data, result_data, sizeof kept_data) == 0);
+  CHECK(rapt_layer_backward(layer, &tokens, &tokens, &tokens, kept, &ones, &gradients, &options,
+                            NULL) == RAPT_OK);
+  for (int d = 0; d < D; ++d) {
+    double sum = 0;
+    for (int j = 0; j < TOKENS; ++j) sum += (double)v_data[j * D + d];
+    CHECK(fabs(sum - TOKENS) < 1e-5 && fabs(of_b_v[d] - TOKENS) < 1e-5);
+    CHECK(of_b_output[d] == TOKENS && of_b_q[d] == 7);
+  }
+  CHECK_ERROR(rapt_layer_backward(layer, &tokens, &tokens, &tokens, kept, &ones, NULL, NULL, NULL),
+              RAPT_BAD_VALUE, WORDS("gradients", "null"));
+  CHECK_ERROR(rapt_layer_forward(layer, &tokens, &tokens, &tokens, &again, NULL, NULL),
+              RAPT_BAD_VALUE, WORDS("kept", "null"));
+  rapt_layer_activations_destroy(kept);
+  rapt_layer_activations_destroy(NULL);
+
   CHECK_ERROR(rapt_layer_run(layer, &q, &tokens, &tokens, &result, NULL), RAPT_WRONG_RANK,
               WORDS("q_tokens"));
   rapt_layer_destroy(layer);
@@ -811,11 +880,13 @@ static void test_layout(void) {
   CHECK_LAST(rapt_rope_options, executor, 24);
   CHECK_LAST(rapt_append_options, executor, 64);
   CHECK_LAST(rapt_gemm_options, executor, 40);
+  CHECK_LAST(rapt_gemm_backward_options, executor, 24);
   CHECK_LAST(rapt_explanation, sum_tasks, 152);
   CHECK_LAST(rapt_refusal, reason, 8);
   CHECK_LAST(rapt_cut, part_rows, 96);
   CHECK_LAST(rapt_layer_shape, d_v, 40);
   CHECK_LAST(rapt_layer_parameters, b_output, 72);
+  CHECK_LAST(rapt_layer_gradients, v_tokens, 96);
   CHECK_LAST(rapt_allocator, deallocate, 24);
   CHECK_LAST(rapt_config_rows, ignored, 24);
   CHECK(offsetof(rapt_executor, parallel_for) == 24 && sizeof(rapt_executor) == 32);

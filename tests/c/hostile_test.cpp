@@ -404,6 +404,17 @@ void rest(Call& c, int which) {
           if (*n > 64 && *n <= 1 << 20) return RAPT_BAD_VALUE;
         rapt_status status = rapt_layer_create_random(&layer, &shape, 1);
         if (status == RAPT_OK) status = rapt_layer_run(layer, tokens, tokens, tokens, to, nullptr);
+        rapt_layer_activations* kept = nullptr;
+        if (status == RAPT_OK) status = rapt_layer_activations_create(&kept);
+        if (status == RAPT_OK)
+          status = rapt_layer_forward(layer, tokens, tokens, tokens, to, kept, nullptr);
+        rapt_layer_gradients gradients{};
+        gradients.size = sizeof(gradients);
+        gradients.k_tokens = to;
+        if (status == RAPT_OK)
+          status = rapt_layer_backward(layer, tokens, tokens, tokens, kept, tokens, &gradients,
+                                       nullptr, nullptr);
+        rapt_layer_activations_destroy(kept);
         rapt_layer_destroy(layer);
         return status;
       };

@@ -362,6 +362,54 @@ TEST(C, ComputesTheBitsOfTheLayer) {
             RAPT_OK)
       << rapt_last_error();
   EXPECT_TRUE(same_bits(one.values(), other.values()));
+
+  LayerActivations kept;
+  LayerGradients d;
+  Tensor<float> dq({2, 17, 11}), dk({2, 19, 11}), c_dq({2, 17, 11}), c_dk({2, 19, 11});
+  d.q_tokens = dq.view<Query, Embedding>();
+  d.k_tokens = dk.view<Key, Embedding>();
+  const TokensView of = one.view<Query, Embedding>();  // the gradient of sum(result^2) / 2
+  layer.forward(q.view<Query, Embedding>(), k.view<Key, Embedding>(), v.view<Key, Embedding>(),
+                one.view<Query, Embedding>(), kept, options);
+  layer.backward(q.view<Query, Embedding>(), k.view<Key, Embedding>(), v.view<Key, Embedding>(),
+                 kept, of, d, options, {.grad_lse = lse.view<Head, Query>()});
+  rapt_layer_activations* c_kept = nullptr;
+  ASSERT_EQ(rapt_layer_activations_create(&c_kept), RAPT_OK);
+  ASSERT_EQ(rapt_layer_forward(c_layer, arrays(q.view<Query, Embedding>()),
+                               arrays(k.view<Key, Embedding>()), arrays(v.view<Key, Embedding>()),
+                               arrays(other.view<Query, Embedding>()), c_kept, &c_options),
+            RAPT_OK)
+      << rapt_last_error();
+  EXPECT_TRUE(same_bits(one.values(), other.values()));
+  LayerParameters c = p;  // in the sizes of the gradients
+  const rapt_layer_gradients gradients = {sizeof(gradients),
+                                          c.qkv.data(),
+                                          c.w_q.data(),
+                                          c.w_k.data(),
+                                          c.w_v.data(),
+                                          c.output.data(),
+                                          c.b_q.data(),
+                                          c.b_k.data(),
+                                          c.b_v.data(),
+                                          c.b_output.data(),
+                                          arrays(c_dq.view<Query, Embedding>()),
+                                          arrays(c_dk.view<Key, Embedding>()),
+                                          nullptr};
+  rapt_backward_options backward{};
+  backward.size = sizeof(backward);
+  backward.grad_lse = arrays(lse.view<Head, Query>());
+  ASSERT_EQ(rapt_layer_backward(c_layer, arrays(q.view<Query, Embedding>()),
+                                arrays(k.view<Key, Embedding>()), arrays(v.view<Key, Embedding>()),
+                                c_kept, arrays(of), &gradients, &c_options, &backward),
+            RAPT_OK)
+      << rapt_last_error();
+  for (auto parameter : {&LayerParameters::qkv, &LayerParameters::w_q, &LayerParameters::w_k,
+                         &LayerParameters::w_v, &LayerParameters::output, &LayerParameters::b_q,
+                         &LayerParameters::b_k, &LayerParameters::b_v, &LayerParameters::b_output})
+    EXPECT_EQ(c.*parameter, d.parameters.*parameter);
+  EXPECT_TRUE(same_bits(dq.values(), c_dq.values()));
+  EXPECT_TRUE(same_bits(dk.values(), c_dk.values()));
+  rapt_layer_activations_destroy(c_kept);
   rapt_layer_destroy(c_layer);
 
   ASSERT_EQ(rapt_layer_create_random(&c_layer, &c_shape, 7), RAPT_OK);

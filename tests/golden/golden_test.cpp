@@ -1,5 +1,5 @@
-// What PyTorch computes in f64 (make.py): against it stand the reference, to f64's own rounding,
-// and every target.
+// What PyTorch computes in f64 (make.py), and JAX (make_layer_gradients.py): against it stand the
+// reference, to f64's own rounding, and every target.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -289,36 +289,40 @@ TEST(Golden, MatrixProduct) {
   }
 }
 
+// The layer of a case.
+struct GoldenLayer {
+  explicit GoldenLayer(const GoldenCase& golden) {
+    const auto number = [&](const char* option) {
+      return static_cast<std::int64_t>(golden.option(option).value());
+    };
+    shape = {number("embedding"), number("d_model"), number("heads"), number("d_k"), number("d_v")};
+    for (const auto& [name, parameter] : kParameters)
+      if (golden.has(name)) parameters.*parameter = golden.array(name).f64;
+    options.causal = golden.option("causal").has_value();
+  }
+
+  static inline const std::map<std::string, std::vector<double> LayerParameters::*> kParameters = {
+      {"qkv", &LayerParameters::qkv},          {"w_q", &LayerParameters::w_q},
+      {"w_k", &LayerParameters::w_k},          {"w_v", &LayerParameters::w_v},
+      {"b_q", &LayerParameters::b_q},          {"b_k", &LayerParameters::b_k},
+      {"b_v", &LayerParameters::b_v},          {"output", &LayerParameters::output},
+      {"b_output", &LayerParameters::b_output}};
+  LayerShape shape;
+  LayerParameters parameters;
+  AttentionOptions options;
+};
+
 TEST(Golden, Layer) {
   const auto names = golden_cases("layer");
   ASSERT_GE(names.size(), 7u);
   for (const std::string& name : names) {
     SCOPED_TRACE(name);
     const GoldenCase golden(name);
-    const auto number = [&](const char* option) {
-      return static_cast<std::int64_t>(golden.option(option).value());
-    };
-    const LayerShape shape{number("embedding"), number("d_model"), number("heads"), number("d_k"),
-                           number("d_v")};
-    LayerParameters parameters;
-    const auto take = [&](const char* array, std::vector<double>& to) {
-      if (golden.has(array)) to = golden.array(array).f64;
-    };
-    take("qkv", parameters.qkv);
-    take("w_q", parameters.w_q);
-    take("w_k", parameters.w_k);
-    take("w_v", parameters.w_v);
-    take("output", parameters.output);
-    take("b_q", parameters.b_q);
-    take("b_k", parameters.b_k);
-    take("b_v", parameters.b_v);
-    take("b_output", parameters.b_output);
+    const auto [shape, parameters, options] = GoldenLayer(golden);
     const MultiHeadAttention layer(shape, parameters);
     const Npy q = golden.array("q_tokens"), k = golden.array("k_tokens"),
               v = golden.array("v_tokens");
     const Npy want = golden.array("result");
-    AttentionOptions options;
-    options.causal = golden.option("causal").has_value();
     const auto q_view = dense<const float, Query, Embedding>(q.f32.data(), q.shape);
     const auto k_view = dense<const float, Key, Embedding>(k.f32.data(), k.shape);
     const auto v_view = dense<const float, Key, Embedding>(v.f32.data(), v.shape);
@@ -342,6 +346,85 @@ TEST(Golden, Layer) {
       // Four products in a row, of values of size 1 to 10: f32 has 6e-8 of each.
       for (std::size_t i = 0; i < result.size(); ++i)
         EXPECT_NEAR(result[i], want.f64[i], 5e-5) << i;
+    });
+  }
+}
+
+// Gradients by JAX (make_layer_gradients.py).
+TEST(Golden, LayerBackward) {
+  const auto names = golden_cases("gradients");
+  ASSERT_GE(names.size(), 5u);
+  for (const std::string& name : names) {
+    SCOPED_TRACE(name);
+    const GoldenCase golden(name);
+    const GoldenLayer of(golden);
+    const Npy q = golden.array("q_tokens"), k = golden.array("k_tokens"),
+              v = golden.array("v_tokens"), dresult = golden.array("dresult"),
+              dq = golden.array("dq_tokens"), dk = golden.array("dk_tokens"),
+              dv = golden.array("dv_tokens");
+    const auto q_view = dense<const float, Query, Embedding>(q.f32.data(), q.shape);
+    const auto k_view = dense<const float, Key, Embedding>(k.f32.data(), k.shape);
+    const auto v_view = dense<const float, Key, Embedding>(v.f32.data(), v.shape);
+    const auto dresult_view =
+        dense<const float, Query, Embedding>(dresult.f32.data(), dresult.shape);
+
+    LayerParameters sums;
+    for_each_batch(q_view, [&](const Batch& batch) {
+      const reference::LayerGradients d = reference::layer_backward(
+          of.shape, of.parameters, batch_element(q_view, batch), batch_element(k_view, batch),
+          batch_element(v_view, batch), batch_element(dresult_view, batch), {}, of.options);
+      for (const auto& [parameter, values] : GoldenLayer::kParameters) {
+        (sums.*values).resize((of.parameters.*values).size());
+        for (std::size_t n = 0; n < (sums.*values).size(); ++n)
+          (sums.*values)[n] += (d.parameters.*values)[n];
+      }
+      const auto expect_part = [&](const auto& part, const Npy& want, std::int64_t seq) {
+        const std::int64_t size = seq * of.shape.embedding;
+        for (std::int64_t n = 0; n < size; ++n) {
+          const auto at = static_cast<std::size_t>(number_of(q_view, batch) * size + n);
+          expect_close(part.data()[n], want.f64[at], 100, "tokens");
+        }
+      };
+      expect_part(d.q_tokens, dq, q.shape[1]);
+      expect_part(d.k_tokens, dk, k.shape[1]);
+      expect_part(d.v_tokens, dv, v.shape[1]);
+    });
+    for (const auto& [parameter, values] : GoldenLayer::kParameters) {
+      ASSERT_EQ(golden.has("d" + parameter), !(sums.*values).empty());
+      if (!golden.has("d" + parameter)) continue;
+      const Npy want = golden.array("d" + parameter);
+      ASSERT_EQ((sums.*values).size(), want.f64.size());
+      for (std::size_t n = 0; n < want.f64.size(); ++n)
+        expect_close((sums.*values)[n], want.f64[n], 100, parameter);
+    }
+
+    const MultiHeadAttention layer(of.shape, of.parameters);
+    for_each_way(kSmall, [&] {
+      std::vector<float> result(dresult.f32.size()), got_q(dq.f64.size()), got_k(dk.f64.size()),
+          got_v(dv.f64.size());
+      LayerActivations kept;
+      rapt::LayerGradients d;
+      d.q_tokens = dense<float, Query, Embedding>(got_q.data(), q.shape);
+      d.k_tokens = dense<float, Key, Embedding>(got_k.data(), k.shape);
+      d.v_tokens = dense<float, Key, Embedding>(got_v.data(), v.shape);
+      layer.forward(q_view, k_view, v_view,
+                    dense<float, Query, Embedding>(result.data(), dresult.shape), kept, of.options);
+      layer.backward(q_view, k_view, v_view, kept, dresult_view, d, of.options);
+      // Of a dozen products in a row, relative to the largest; or to the terms, where they cancel.
+      const auto expect_near = [](const auto& got, const Npy& want, const std::string& what) {
+        ASSERT_EQ(got.size(), want.f64.size()) << what;
+        double most = 0;
+        for (double x : want.f64) most = std::max(most, std::abs(x));
+        for (std::size_t n = 0; n < got.size(); ++n)
+          ASSERT_NEAR(got[n], want.f64[n], 1e-5 * std::max(most, 10.0)) << what << " " << n;
+      };
+      expect_near(got_q, dq, "dq_tokens");
+      expect_near(got_k, dk, "dk_tokens");
+      expect_near(got_v, dv, "dv_tokens");
+      for (const auto& [parameter, values] : GoldenLayer::kParameters) {
+        if (golden.has("d" + parameter))
+          expect_near(d.parameters.*values, golden.array("d" + parameter), parameter);
+      }
     });
   }
 }

@@ -443,7 +443,9 @@ def backward_cases():
         save(f"backward_{name}", arrays, options)
 
 
-shutil.rmtree(DATA, ignore_errors=True)
+for folder in DATA.glob("*"):
+    if not folder.name.startswith(("gradients_", "train_toy_")):  # of make_layer_gradients.py
+        shutil.rmtree(folder)
 attention_cases()
 gemm_cases()
 layer_cases()

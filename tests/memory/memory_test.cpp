@@ -22,8 +22,13 @@ namespace rapt::tests {
 namespace {
 
 TEST(EveryCall, IsEveryFunctionThatCanFail) {
-  std::set<std::string> names = {"rapt_version",         "rapt_last_error",   "rapt_dense",
-                                 "rapt_serial_executor", "rapt_plan_destroy", "rapt_layer_destroy"};
+  std::set<std::string> names = {"rapt_version",
+                                 "rapt_last_error",
+                                 "rapt_dense",
+                                 "rapt_serial_executor",
+                                 "rapt_plan_destroy",
+                                 "rapt_layer_destroy",
+                                 "rapt_layer_activations_destroy"};
   for (const EveryCall::Call& call : EveryCall(8).calls) names.insert(call.name);
   std::set<std::string> exported;
   std::ifstream file(RAPT_C_FUNCTIONS);
@@ -158,8 +163,10 @@ TEST(Allocator, GivesEveryWorkspaceAndGetsItBackWhenTheCallEnds) {
                             name == "rapt_salience_map";
     EXPECT_LE(largest, has_arrays ? SIZE_MAX : 4096) << name << " takes it by operator new";
     EXPECT_TRUE(same_bits(out, every.out())) << name;
-    const bool has_workspace = name.starts_with("rapt_attention") || name.starts_with("rapt_plan_run") ||
-                               name == "rapt_gemm" || name == "rapt_layer_run";
+    const bool has_workspace = name.starts_with("rapt_attention") ||
+                               name.starts_with("rapt_plan_run") || name.starts_with("rapt_gemm") ||
+                               name == "rapt_layer_run" || name == "rapt_layer_forward" ||
+                               name == "rapt_layer_backward";
     EXPECT_EQ(engine.asked > 0, has_workspace) << name;
   }
 }

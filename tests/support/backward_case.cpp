@@ -125,6 +125,7 @@ AttentionCase differentiable(AttentionCase c) {
   };
   c.k_type = plain(c.k_type);
   c.v_type = plain(c.v_type);
+  c.round_weights = RoundWeights::never;  // what is looked at is the backward pass
   c.lse = true;
   return c;
 }

@@ -24,6 +24,7 @@ class EveryCall {
   explicit EveryCall(std::int64_t seq, const rapt_executor* executor = nullptr) : seq_(seq) {
     options_.executor = executor;
     options_.causal = 1;
+    gemm_backward_options_.executor = executor;
     gemm_options_.executor = rope_options_.executor = append_options_.executor = executor;
     append_options_.kv_lengths = &no_keys_;
     append_options_.rope = &rotation_;
@@ -77,6 +78,10 @@ class EveryCall {
         [this, executor] { return rapt_dequantize(&int8_, &row_, &out_, executor); });
     add("rapt_convert", [this, executor] { return rapt_convert(&q_, &out_, executor); });
     add("rapt_gemm", [this] { return rapt_gemm(&tokens_, &square_, &result_, &gemm_options_); });
+    add("rapt_gemm_backward", [this] {
+      return rapt_gemm_backward(&tokens_, &square_, &tokens_, &result_, nullptr,
+                                &gemm_backward_options_);
+    });
     add_layer("rapt_layer_create", [this](rapt_layer* drawn) {
       auto parameters = sized<rapt_layer_parameters>();
       rapt_layer_get_parameters(drawn, &parameters);
@@ -96,6 +101,20 @@ class EveryCall {
     });
     add_layer("rapt_layer_run", [this](rapt_layer* layer) {
       return rapt_layer_run(layer, &tokens_, &tokens_, &tokens_, &result_, &options_);
+    });
+    add("rapt_layer_activations_create", [] {
+      rapt_layer_activations* kept = nullptr;
+      const rapt_status status = rapt_layer_activations_create(&kept);
+      rapt_layer_activations_destroy(kept);
+      return status;
+    });
+    add_training("rapt_layer_forward",
+                 [](rapt_layer*, rapt_layer_activations*) { return RAPT_OK; });
+    add_training("rapt_layer_backward", [this](rapt_layer* layer, rapt_layer_activations* kept) {
+      auto gradients = sized<rapt_layer_gradients>();
+      gradients.k_tokens = &result_;
+      return rapt_layer_backward(layer, &tokens_, &tokens_, &tokens_, kept, &tokens_, &gradients,
+                                 &options_, nullptr);
     });
     add("rapt_test_executor", [] { return rapt_test_executor(rapt_serial_executor()); });
     add("rapt_set_allocator", [] { return rapt_set_allocator(nullptr); });
@@ -163,6 +182,18 @@ class EveryCall {
       return status;
     });
   }
+  template <class Run>
+  void add_training(const char* name, Run run) {
+    add_layer(name, [this, run](rapt_layer* layer) {
+      rapt_layer_activations* kept = nullptr;
+      rapt_status status = rapt_layer_activations_create(&kept);
+      if (status == RAPT_OK)
+        status = rapt_layer_forward(layer, &tokens_, &tokens_, &tokens_, &result_, kept, &options_);
+      if (status == RAPT_OK) status = run(layer, kept);
+      rapt_layer_activations_destroy(kept);
+      return status;
+    });
+  }
 
   static std::vector<float> numbers(std::int64_t n) {
     std::vector<float> all(static_cast<std::size_t>(n));
@@ -190,6 +221,7 @@ class EveryCall {
   rapt_array no_keys_ = array(&zero_, RAPT_INT32, {});
   rapt_attention_options options_ = sized<rapt_attention_options>();
   rapt_gemm_options gemm_options_ = sized<rapt_gemm_options>();
+  rapt_gemm_backward_options gemm_backward_options_ = sized<rapt_gemm_backward_options>();
   rapt_rope_options rope_options_ = sized<rapt_rope_options>();
   rapt_append_options append_options_ = sized<rapt_append_options>();
   rapt_rotation rotation_ = sized<rapt_rotation>();
