@@ -138,7 +138,7 @@ class Options(typing.TypedDict, total=False):
     window: tuple[int, int]
     chunk: int
     prefix: int
-    kv_lengths: torch.Tensor
+    kv_lengths: int | torch.Tensor
     q_segments: torch.Tensor
     kv_segments: torch.Tensor
     tree: torch.Tensor
@@ -199,6 +199,8 @@ def attention(
         else:
             bias = attn_mask if bias is None else attn_mask + bias
     more: dict[str, typing.Any] = {**options}
+    if isinstance(more.get("kv_lengths"), int):
+        more["kv_lengths"] = torch.tensor(more["kv_lengths"])
     if isinstance(q_offset, torch.Tensor):
         q_offset, more["q_offsets"] = None, q_offset
     elif is_causal and q_offset is None and not packed:

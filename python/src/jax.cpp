@@ -2,6 +2,8 @@
 #include <nanobind/nanobind.h>
 #include <xla/ffi/api/ffi.h>
 
+#include <cfenv>
+
 #include "module.hpp"
 
 namespace rapt::python {
@@ -222,9 +224,25 @@ void attend_backward(const ffi::AnyBuffer& q, const ffi::AnyBuffer& k, const ffi
       stored_view<AnyGradV>(array_of("grad_v", grad_v), layout), options, backward);
 }
 
+// XLA takes denormals for zero. Here they count, as in the threads that rapt runs on.
+class DefaultArithmetic {
+ public:
+  DefaultArithmetic() {
+    std::fegetenv(&before_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  DefaultArithmetic(const DefaultArithmetic&) = delete;
+  DefaultArithmetic& operator=(const DefaultArithmetic&) = delete;
+  ~DefaultArithmetic() { std::fesetenv(&before_); }
+
+ private:
+  std::fenv_t before_;
+};
+
 // Whatever is thrown becomes an error of JAX.
 template <class Run>
 ffi::Error handled(const Run& run) {
+  const DefaultArithmetic arithmetic;
   try {
     run();
     return ffi::Error::Success();
