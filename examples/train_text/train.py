@@ -69,7 +69,7 @@ class Layer(nn.Module):
         c = self.c
         heads = self.qkv(self.norm_1(x)).unflatten(-1, (c.heads + 2 * c.kv_heads, -1)).transpose(1, 2)
         q, k, v = heads.split([c.heads, c.kv_heads, c.kv_heads], 1)
-        out = self.attention(q, k, v, self.window, c.softcap, dropout)
+        out = self.attention(q, k, v, self.window, c.softcap)
         x = x + self.project(out.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm_2(x))
 

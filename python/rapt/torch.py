@@ -77,7 +77,9 @@ def _shapes(q, k, v, *_):
 
 
 def _shapes_backward(grad_out, grad_lse, out, lse, wanted, *arguments):
-    return [argument.new_empty(argument.shape) for argument, is_wanted in zip(arguments, wanted, strict=False) if is_wanted]
+    return [
+        argument.new_empty(argument.shape) for argument, is_wanted in zip(arguments, wanted, strict=False) if is_wanted
+    ]
 
 
 class _Attention(torch.autograd.Function):

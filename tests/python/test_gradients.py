@@ -192,3 +192,30 @@ def test_through_jax(seed):
         equal(of_qkv, wants[:3])
         for name, want in zip(names, wants[3:], strict=True):
             equal(of_named[name], want.astype(c.options[name].dtype))
+
+
+Q, K, V = ((2, 4, 5, 8), (2, 2, 7, 8), (2, 2, 7, 6))
+ERRORS = {
+    "return_grad_bias is True, but bias is not given": {"return_grad_bias": True},
+    r"attention_backward\(\) has no argument cusal": {"cusal": True},
+    "axis seq_q: q has 5, but grad_lse has 4": {"grad_lse": numpy.zeros((2, 4, 4), numpy.float32)},
+    "block_table .*a paged cache has no gradients": {"block_table": numpy.zeros((2, 1), int), "kv_lengths": 2},
+    "dropout.probability is -0.1": {"dropout_p": -0.1},
+}
+
+
+@pytest.mark.parametrize("message", ERRORS)
+def test_errors(message):
+    q, k, v, out = (numpy.zeros(shape, numpy.float32) for shape in (Q, K, V, (2, 4, 5, 6)))
+    with pytest.raises((ValueError, TypeError), match=message):
+        rapt.attention_backward(q, k, v, out, out[..., 0], out, **ERRORS[message])
+
+
+def test_arguments_of_the_wrong_kind():
+    q, k, v, out = (numpy.zeros(shape, numpy.float32) for shape in (Q, K, V, (2, 4, 5, 6)))
+    with pytest.raises(TypeError, match="the type of grad_out is float64"):
+        rapt.attention_backward(q, k, v, out, out[..., 0], out.astype(float))
+    with pytest.raises(TypeError, match="dropout_seed is -1, but must be an int of 64 bits, not negative"):
+        rapt.attention_backward(q, k, v, out, out[..., 0], out, dropout_p=0.1, dropout_seed=-1)
+    with pytest.raises(ValueError, match="axis d_v: v has 6, but out has 5"):
+        rapt.attention_backward(q, k, v, out[..., :5], out[..., 0], out)

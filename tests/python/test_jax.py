@@ -122,9 +122,7 @@ def plain(q, k, v, bias, alibi_slopes, sinks):
 
 
 def with_rapt(q, k, v, bias, alibi_slopes, sinks):
-    return rapt.jax.attention(
-        q, k, v, causal=True, bias=bias, alibi_slopes=alibi_slopes, sinks=sinks, return_lse=True
-    )
+    return rapt.jax.attention(q, k, v, causal=True, bias=bias, alibi_slopes=alibi_slopes, sinks=sinks, return_lse=True)
 
 
 def loss_of(attention):
@@ -216,5 +214,7 @@ def test_denormals_count():
     """XLA takes them for zero in its own code."""
     q, k, v = arrays(15, Q, K, V)
     bias = jnp.full((4, 5, 7), 2.0**-24, jnp.float16).at[..., 0].set(-1e-7)
-    equal(jax.jit(lambda bias: rapt.jax.attention(q * 0, k, v, bias=bias, return_lse=True))(bias),
-          rapt.attention(q * 0, k, v, bias=bias, return_lse=True))
+    equal(
+        jax.jit(lambda bias: rapt.jax.attention(q * 0, k, v, bias=bias, return_lse=True))(bias),
+        rapt.attention(q * 0, k, v, bias=bias, return_lse=True),
+    )
