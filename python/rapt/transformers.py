@@ -48,6 +48,6 @@ def _forward(
 
 
 def register() -> None:
-    """Makes "rapt" a name for attn_implementation. For inference: no gradients, no attention dropout."""
+    """Makes "rapt" a name for attn_implementation, for inference and for training."""
     AttentionInterface.register("rapt", _forward)
     AttentionMaskInterface.register("rapt", sdpa_mask)

@@ -55,17 +55,6 @@ nb::object attend(Keywords& keywords, const char* default_layout, nb::handle q, 
 
 void run(const Arguments& a) { rapt::attention(a.q, a.k, a.v, a.out, a.options); }
 
-// Packed sequences.
-void read_boundaries(Keywords& keywords, nb::handle q, nb::handle kv, AttentionOptions& options) {
-  const auto read = [&](const char* name, nb::handle given, BoundariesView& view) {
-    if (!given.is_none())
-      view =
-          typed(static_cast<BoundariesView*>(nullptr), keywords.read(name, given), keywords.pool);
-  };
-  read("cu_seqlens_q", q, options.cu_seqlens_q);
-  read("cu_seqlens_kv", kv, options.cu_seqlens_kv);
-}
-
 nb::object attention(nb::handle q, nb::handle k, nb::handle v, const nb::kwargs& given) {
   Keywords keywords("attention", given);
   return attend(keywords, "bhsd", q, k, v, {}, run);
@@ -74,16 +63,17 @@ nb::object attention(nb::handle q, nb::handle k, nb::handle v, const nb::kwargs&
 nb::object attention_varlen(nb::handle q, nb::handle k, nb::handle v, nb::handle cu_seqlens_q,
                             nb::handle cu_seqlens_kv, const nb::kwargs& given) {
   Keywords keywords("attention_varlen", given);
+  keywords.add("cu_seqlens_q", cu_seqlens_q);
+  keywords.add("cu_seqlens_kv", cu_seqlens_kv);
   AttentionOptions options;
-  read_boundaries(keywords, cu_seqlens_q, cu_seqlens_kv, options);
+  read_boundaries(keywords, options);
   return attend(keywords, "bshd", q, k, v, options, run);
 }
 
 Explanation explain(nb::handle q, nb::handle k, nb::handle v, const nb::kwargs& given) {
   Keywords keywords("explain", given);
   AttentionOptions options;
-  read_boundaries(keywords, keywords.object("cu_seqlens_q"), keywords.object("cu_seqlens_kv"),
-                  options);
+  read_boundaries(keywords, options);
   Explanation explanation;
   attend(keywords, "bhsd", q, k, v, options,
          [&](const Arguments& a) { explanation = rapt::explain(a.q, a.k, a.v, a.out, a.options); });

@@ -21,6 +21,8 @@ template <class T> inline constexpr const char* type_text = "";
 template <> inline constexpr const char* type_text<bool> = "True or False";
 template <> inline constexpr const char* type_text<float> = "a float";
 template <> inline constexpr const char* type_text<std::int64_t> = "an int";
+template <> inline constexpr const char* type_text<std::uint64_t> = "an int of 64 bits, not negative";
+template <> inline constexpr const char* type_text<std::uint32_t> = "an int of 32 bits, not negative";
 template <> inline constexpr const char* type_text<std::string> = "a str";
 template <> inline constexpr const char* type_text<std::array<std::int64_t, 2>> = "two ints";
 // clang-format on
@@ -33,6 +35,9 @@ class Keywords {
     for (const auto& [name, value] : given)
       given_.push_back({nb::borrow<nb::str>(name).c_str(), nb::borrow(value)});
   }
+
+  // What the function takes by position, but is read as the keywords are.
+  void add(const char* name, nb::handle value) { given_.push_back({name, nb::borrow(value)}); }
 
   nb::object object(const char* name) {
     for (Given& given : given_) {

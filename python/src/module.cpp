@@ -17,6 +17,7 @@ NB_MODULE(_core, module) {
 
   module.attr("__version__") = RAPT_VERSION;
   add_attention(module);
+  add_backward(module);
   add_surroundings(module);
   add_layer(module);
   add_machine(module);

@@ -7,6 +7,7 @@
 namespace rapt::python {
 
 void add_attention(nb::module_& module);
+void add_backward(nb::module_& module);
 void add_surroundings(nb::module_& module);  // gemm, merge, append_kv, quantize_kv, rope
 void add_layer(nb::module_& module);
 void add_machine(nb::module_& module);  // targets, config

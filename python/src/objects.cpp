@@ -97,8 +97,8 @@ void refuse_gradient(const char* name, nb::handle object) {
       !nb::cast<bool>(nb::module_::import_("torch").attr("is_grad_enabled")()))
     return;
   throw TypeError(std::string(name) +
-                  " requires a gradient, and rapt computes none: call it under torch.no_grad(), or "
-                  "pass " +
+                  " requires a gradient, which rapt.torch.attention alone records: call that, or "
+                  "this under torch.no_grad(), or pass " +
                   name + ".detach()");
 }
 

@@ -34,6 +34,16 @@ void read_options(Reader& read, AttentionOptions& o) {
   o.tree_keys = read.array("tree", o.tree);
   read.array("k_scales", o.k_scales);
   read.array("v_scales", o.v_scales);
+  read.value("dropout_p", o.dropout.probability);
+  read.value("dropout_seed", o.dropout.seed);
+  read.value("dropout_offset", o.dropout.offset);
+}
+
+// Packed sequences.
+template <class Reader>
+void read_boundaries(Reader& read, AttentionOptions& o) {
+  read.array("cu_seqlens_q", o.cu_seqlens_q);
+  read.array("cu_seqlens_kv", o.cu_seqlens_kv);
 }
 
 }  // namespace rapt::python

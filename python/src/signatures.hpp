@@ -9,7 +9,8 @@
   "= None, sinks: Array | None = None, scale: float | None = None, kv_lengths: int | Array "  \
   "| None = None, block_table: Array | None = None, chunk: int = 0, prefix: int = 0, "        \
   "q_segments: Array | None = None, kv_segments: Array | None = None, tree: Array | None = "  \
-  "None, k_scales: Array | None = None, v_scales: Array | None = None"
+  "None, k_scales: Array | None = None, v_scales: Array | None = None, dropout_p: float = "   \
+  "0.0, dropout_seed: int = 0, dropout_offset: int = 0"
 #define RAPT_COMMON "layout: str = 'bhsd', threads: int | None = None"
 
 namespace rapt::python {
@@ -43,14 +44,32 @@ prefix        keys before it are attended whatever causal, window and chunk say
 q_segments, kv_segments  [batch, seq_q], [batch, seq_kv]: the same number, the same document
 tree          bool [batch, seq_q, n]: which of the last n keys (drafts) each query attends
 k_scales, v_scales  [batch, kv_heads, seq_kv]: what an int8 key is multiplied with
+dropout_p     for training: each weight is dropped with this probability, and the others divided by
+              1 - dropout_p. Which, is a function of dropout_seed (64 bits), dropout_offset (32
+              bits: of the call) and the pair alone. lse is of all weights
 return_lse    also return log(sum(exp(scores))), float32 [batch, heads, seq_q]
 out           array to write to, and to return; as q in shape, but for its depth d_v
 threads       at most so many; default: all. The result has the same bits
 
 All masks together: a pair is attended when each of them attends it. A row that attends nothing is 0
 (lse -inf). Returns out [batch, heads, seq_q, d_v] in q's library, layout and type, or (out, lse).
-Raises ValueError, naming the axis or option and both values, or TypeError. Computes no gradients.
-Thread-safe, and other threads of Python run meanwhile.)";
+Raises ValueError, naming the axis or option and both values, or TypeError. Gradients:
+attention_backward(), and rapt.torch and rapt.jax, which call it. Thread-safe, and other threads of
+Python run meanwhile.)";
+
+inline constexpr const char* attention_backward_text =
+    R"(The gradients of attention(): (grad_q, grad_k, grad_v), from those of out and lse.
+
+out, lse    what attention(..., return_lse=True) gave for the same arguments; for packed sequences,
+            what attention_varlen() gave for the same cu_seqlens_q, cu_seqlens_kv
+grad_out    the gradient by out, as it in shape; grad_lse that by lse, default 0
+return_grad_bias, return_grad_alibi_slopes, return_grad_sinks
+            the tuple ends with these gradients too, in this order, float32
+
+All else as in attention(). Each gradient has the shape of what it is of: what that was broadcast on
+is summed over. grad_q, grad_k and grad_v have the types of q, k and v, which are float32, float16
+or bfloat16; a paged cache has no gradients. Scores are computed again from lse, so that nothing of
+size seq_q x seq_kv is stored.)";
 
 inline constexpr const char* attention_varlen_text =
     R"(attention() of sequences of unequal length, packed.

@@ -59,7 +59,6 @@ LayerShape shape_of(const rapt_layer_shape& given) {
   return {given.embedding, given.d_model, given.heads, given.d_k, given.d_v};
 }
 
-static_assert(RAPT_ROUND_ALWAYS == static_cast<int>(RoundWeights::always));
 BackwardOptions backward_of(const rapt_backward_options& given) {
   BackwardOptions b;
   optional(b.grad_lse, "grad_lse", given.grad_lse);
@@ -69,6 +68,7 @@ BackwardOptions backward_of(const rapt_backward_options& given) {
   return b;
 }
 
+static_assert(RAPT_ROUND_ALWAYS == static_cast<int>(RoundWeights::always));
 static_assert(RAPT_HALF == static_cast<int>(Pairing::half));
 static_assert(RAPT_RELU == static_cast<int>(Activation::relu));
 static_assert(RAPT_GELU == static_cast<int>(Activation::gelu));

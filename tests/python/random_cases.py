@@ -5,6 +5,7 @@ import math
 
 import libraries
 import numpy
+import reference
 import torch
 from reference import Element
 
@@ -224,6 +225,14 @@ def case(seed, library=None, modes=MODES, stored=STORED):
         argument = numpy.concatenate(trees) if mode == "packed" else numpy.reshape(trees, (*batch, seq_q[0], drafts))
         options["tree"] = g.array(argument, "bool")
         spread("tree", [torch.from_numpy(tree) for tree in trees])
+
+    if g.chance(0.15):
+        p, seed = float(numpy.float32(0.9 * g.rng.random())), int(g.rng.integers(2**64, dtype=numpy.uint64))
+        dropout = {"dropout_p": p, "dropout_seed": seed, "dropout_offset": g.number(0, 2**32 - 1)}
+        if g.library == "jax":  # traces no int of more bits
+            dropout = {name: value if name == "dropout_p" else value % 2**31 for name, value in dropout.items()}
+        options |= dropout
+        spread("kept", [reference.kept(b, heads, seq_q[b], lengths[b], *dropout.values()) for b in range(n)])
 
     layout = g.choose(("bhsd", "bshd"))
 

@@ -4,6 +4,7 @@ lie: the bound of tests/support/bounds.cpp, from the problem and the number form
 import dataclasses
 import math
 
+import numpy
 import torch
 
 U = 2.0**-24  # unit roundoff of f32
@@ -33,6 +34,7 @@ class Element:
     q_segments: torch.Tensor | None = None
     kv_segments: torch.Tensor | None = None
     tree: torch.Tensor | None = None  # bool [seq_q, drafts]
+    kept: torch.Tensor | None = None  # [heads, seq_q, seq_kv]: 0 or 1 / (1 - dropout_p)
 
 
 @dataclasses.dataclass
@@ -42,6 +44,10 @@ class Expected:
     lse: torch.Tensor
     lse_bound: torch.Tensor
     weights: torch.Tensor
+    scores: torch.Tensor  # -inf where not attended
+    score_error: torch.Tensor
+    slope: torch.Tensor  # of the softcap, at each score
+    slope_error: torch.Tensor
 
 
 def sum_error(n):
@@ -90,8 +96,10 @@ def attention(e: Element) -> Expected:
 
     s = scale * (e.q @ k.mT)
     r = sum_error(d_k + 3) * abs(scale) * (e.q.abs() @ k.abs().mT) + 2 * U * s.abs()
+    slope, slope_error = torch.ones_like(s), torch.zeros_like(s)
     if e.softcap > 0:
-        s = e.softcap * torch.tanh(s / e.softcap)
+        tanh = torch.tanh(s / e.softcap)
+        s = e.softcap * tanh
         r += 13 * U * s.abs()
     for added in (
         None if e.alibi_slopes is None else e.alibi_slopes[:, None, None] * (j - x),
@@ -100,13 +108,18 @@ def attention(e: Element) -> Expected:
         if added is not None:
             s = s + added
             r = r + U * (3 * added.abs() + s.abs())
+    if e.softcap > 0:
+        slope = 1 - tanh * tanh
+        slope_error = 2 * tanh.abs() * (16 * U + r / e.softcap) + 2 * U
+    score_error = r
     here = attended(e, x, j)
     s = torch.where(here, s, -math.inf)
     sink = torch.full((heads,), -math.inf, dtype=torch.float64) if e.sinks is None else e.sinks
     rows = torch.cat([s, sink[:, None, None].expand(-1, seq_q, 1)], -1)
     lse = rows.logsumexp(-1)
     weights = torch.where(here, (s - torch.where(lse == -math.inf, 0.0, lse)[..., None]).exp(), 0.0)
-    out = weights @ v
+    kept = weights if e.kept is None else weights * e.kept
+    out = kept @ v
 
     top = rows.amax(-1, keepdim=True)
     finite_top = torch.where(top == -math.inf, 0.0, top)
@@ -118,7 +131,9 @@ def attention(e: Element) -> Expected:
     # Every key may be a block and a part of its own, and raise the maximum.
     sums = sum_error(3 * n + 1) + (n + 2) * (exp_error(torch.zeros(())) + 2 * U)
     mean_r = (p * r).sum(-1, keepdim=True)
-    m, m_r = weights @ v.abs(), (weights * r[..., :-1]) @ v.abs()
+    m, m_r = kept @ v.abs(), (kept * r[..., :-1]) @ v.abs()
+    if e.kept is not None:
+        m_r = m_r + 3 * U * m  # of the factor and its product
     bound = 1.01 * (m_r + out.abs() * mean_r + sums * (m + out.abs()) + 2 * U * out.abs())
     bound += (n + 2) * SMALLEST_NORMAL * (1 + v.abs().amax((-1, -2), keepdim=True) if v.numel() else 1)
     lse_bound = 1.01 * (mean_r + sums)[..., 0] + 2 * U * (finite_top[..., 0].abs() + lse.abs())
@@ -129,7 +144,109 @@ def attention(e: Element) -> Expected:
         lse,
         torch.where(lse == -math.inf, 0.0, lse_bound),
         weights,
+        s,
+        score_error,
+        slope,
+        slope_error,
     )
+
+
+def philox(counter, key):
+    """Philox 4x32-10 (Salmon et al. 2011): four words for each counter of four words, and a key of two."""
+    c, mask = [numpy.asarray(word, numpy.uint64) for word in counter], numpy.uint64(0xFFFFFFFF)
+    for n in range(10):
+        k0, k1 = (numpy.uint64((k + n * weyl) % 2**32) for k, weyl in zip(key, (0x9E3779B9, 0xBB67AE85), strict=True))
+        a, b = c[0] * numpy.uint64(0xD2511F53), c[2] * numpy.uint64(0xCD9E8D57)
+        c = [b >> 32 ^ c[1] ^ k0, b & mask, a >> 32 ^ c[3] ^ k1, a & mask]
+    return numpy.stack(numpy.broadcast_arrays(*c))
+
+
+def kept(element, heads, seq_q, seq_kv, probability, seed, offset):
+    """The factors of the weights of batch element number `element`, [heads, seq_q, seq_kv]."""
+    head, query, key = numpy.ogrid[:heads, :seq_q, :seq_kv]
+    counter = key // 4, query, element * heads + head, offset
+    words = philox(counter, (seed % 2**32, seed >> 32))
+    word = numpy.take_along_axis(words, numpy.broadcast_to(key % 4, words.shape[1:])[None], 0)[0]
+    dropped = word < numpy.uint64(math.floor(probability * 2**32))
+    return torch.from_numpy(numpy.where(dropped, 0.0, 1 / (1 - probability)))
+
+
+@dataclasses.dataclass
+class Gradient:
+    value: torch.Tensor
+    error: torch.Tensor  # of the summands
+    magnitude: torch.Tensor
+
+    def map(self, function):
+        return Gradient(function(self.value), function(self.error), function(self.magnitude))
+
+
+def gradients(e: Element, grad_out, grad_lse, out_type) -> dict[str, Gradient]:
+    """By autograd; how far from it a result may lie, as tests/support/backward_case.cpp has it."""
+    names = [name for name in ("q", "k", "v", "bias", "alibi_slopes", "sinks") if getattr(e, name) is not None]
+    inputs = {name: getattr(e, name).clone().requires_grad_() for name in names}
+    expected = attention(dataclasses.replace(e, **inputs))
+    values = torch.autograd.grad(
+        (expected.out, expected.lse), inputs.values(), (grad_out, grad_lse), materialize_grads=True
+    )
+    with torch.no_grad():
+        bounds = gradient_bounds(e, attention(e), grad_out, grad_lse, out_type)
+        return {name: Gradient(value, *bounds[name]) for name, value in zip(names, values, strict=True)}
+
+
+def gradient_bounds(e, forward, grad_out, grad_lse, out_type):
+    heads, seq_q, d_k = e.q.shape
+    kv_heads, seq_kv, d_v = e.v.shape
+    group = heads // max(kv_heads, 1)
+    k, v = e.k.repeat_interleave(group, 0).abs(), e.v.repeat_interleave(group, 0)
+    scale = abs(1 / math.sqrt(d_k) if e.scale is None else e.scale)
+    offset = seq_kv - seq_q if e.q_offset is None else e.q_offset
+    distance = (torch.arange(seq_kv) - torch.arange(seq_q)[:, None] - offset).abs()
+    kept = torch.ones(()) if e.kept is None else e.kept
+    p, here = forward.weights, forward.scores != -math.inf
+    lse = torch.where(forward.lse == -math.inf, 0.0, forward.lse)[..., None]
+    lse_error = forward.lse_bound[..., None]
+
+    delta = (grad_out * forward.out).sum(-1, keepdim=True) - grad_lse[..., None]
+    delta_magnitude = (grad_out * forward.out).abs().sum(-1, keepdim=True) + grad_lse[..., None].abs()
+    out_error = FLOOR[out_type] + forward.out_bound
+    out_error = out_error + ROUNDING[out_type] * (forward.out.abs() + out_error)
+    delta_error = (grad_out.abs() * out_error).sum(-1, keepdim=True)
+    delta_error += sum_error(d_v + 3) * (delta_magnitude + delta_error)
+    below = torch.where(here, forward.scores - lse, 0.0)
+    p_error = forward.score_error + lse_error + 2 * U * (below.abs() + lse.abs()) + exp_error(below)
+    p_error = torch.where(here, p * 1.01 * p_error + 2 * SMALLEST_NORMAL, 0.0)
+    dp, dp_magnitude = kept * (grad_out @ v.mT), kept * (grad_out.abs() @ v.abs().mT)
+    dp_error = sum_error(d_v + 4) * dp_magnitude + delta_error + U * (dp.abs() + delta.abs())
+    ds = (p * (dp - delta)).abs()
+    error = p_error * ((dp - delta).abs() + dp_error) + p * dp_error + 2 * U * ds + SMALLEST_NORMAL
+    error = torch.where(here, error, 0.0)
+
+    def of_group(x):
+        return x.reshape(kv_heads, group, *x.shape[1:]).sum(1) if kv_heads else x.reshape(0, *x.shape[1:])
+
+    bounds = {
+        "v": tuple(of_group((w * kept).mT @ grad_out.abs()) for w in (p_error + 3 * U * p, p)),
+        "bias": (error, ds),
+        "alibi_slopes": tuple((distance * x).sum((-1, -2)) for x in (error, ds)),
+    }
+    inner = error * (forward.slope + forward.slope_error) + ds * forward.slope_error, ds * forward.slope
+    bounds["q"] = tuple(scale * x @ k for x in inner)
+    bounds["k"] = tuple(of_group(scale * x.mT @ e.q.abs()) for x in inner)
+    if e.sinks is not None:
+        x = e.sinks[:, None, None] - lse
+        p = x.exp()
+        p_error = p * (lse_error + 2 * U * (lse.abs() + x.abs()) + 4 * U)
+        error = p_error * (delta.abs() + delta_error) + p * delta_error + SMALLEST_NORMAL
+        bounds["sinks"] = error.sum((-1, -2)), (p * delta.abs()).sum((-1, -2))
+    return bounds
+
+
+def assert_gradient(got, want: Gradient, terms, stored_as="float32"):
+    """terms: of how many the gradient is a sum."""
+    bound = 1.01 * (want.error + sum_error(3 * terms + 4) * (want.magnitude + want.error))
+    bound = bound + U * want.value.abs() + (terms + 2) * SMALLEST_NORMAL
+    assert_within(got, want.value, bound, stored_as)
 
 
 def assert_within(got, want, bound, stored_as="float32"):

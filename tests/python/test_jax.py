@@ -1,4 +1,7 @@
-"""rapt.jax: the foreign function alone, under jit and under vmap, has the bits of rapt.attention."""
+"""rapt.jax: the foreign function alone, under jit and under vmap, has the bits of rapt.attention; and its gradients,
+which test_gradients.py has at random, against those of JAX's own arithmetic."""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +10,7 @@ import pytest
 import rapt.jax
 from random_cases import case
 
-STATIC = ("causal", "window", "softcap", "scale", "chunk", "prefix", "return_lse", "layout", "threads")
+STATIC = ("causal", "window", "softcap", "scale", "chunk", "prefix", "dropout_p", "return_lse", "layout", "threads")
 
 
 def equal(got, want):
@@ -104,3 +107,114 @@ def test_what_is_still_being_computed_is_waited_for():
     pending = heavy(x)
     got = rapt.attention(pending, pending, pending)
     equal(got, rapt.attention(*[jax.block_until_ready(heavy(x))] * 3))
+
+
+def plain(q, k, v, bias, alibi_slopes, sinks):
+    """(out, lse) of causal attention by JAX's own functions."""
+    group = q.shape[-3] // k.shape[-3]
+    k, v = jnp.repeat(k, group, -3), jnp.repeat(v, group, -3)
+    x, j = jnp.arange(q.shape[-2])[:, None] + k.shape[-2] - q.shape[-2], jnp.arange(k.shape[-2])
+    s = q @ jnp.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1]) + alibi_slopes[:, None, None] * (j - x) + bias
+    s = jnp.where(j <= x, s, -jnp.inf)
+    sink = jnp.broadcast_to(sinks[:, None, None], (*s.shape[:-1], 1))
+    lse = jax.scipy.special.logsumexp(jnp.concatenate([s, sink], -1), -1)
+    return jnp.exp(s - lse[..., None]) @ v, lse
+
+
+def with_rapt(q, k, v, bias, alibi_slopes, sinks):
+    return rapt.jax.attention(q, k, v, causal=True, bias=bias, alibi_slopes=alibi_slopes, sinks=sinks, return_lse=True)
+
+
+def loss_of(attention):
+    def loss(*arguments):
+        out, lse = attention(*arguments)
+        return (out**2).sum() + jnp.sin(lse).sum()
+
+    return loss
+
+
+ALL = tuple(range(6))
+SHAPES = (Q, K, V, (4, 5, 7), (4,), (4,))
+
+
+def close(got, want):
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, atol=5e-5, rtol=5e-5)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda loss: jax.grad(loss, ALL),
+        lambda loss: jax.jit(jax.grad(loss, ALL)),
+        lambda loss: jax.grad(jax.jit(loss), ALL),
+        lambda loss: jax.grad(jax.checkpoint(loss), ALL),
+    ],
+)
+def test_gradients(way):
+    arguments = arrays(10, *SHAPES)
+    close(way(loss_of(with_rapt))(*arguments), jax.grad(loss_of(plain), ALL)(*arguments))
+
+
+@pytest.mark.parametrize("mapped", [(0,), (1, 2), (3,), (0, 3, 5), ALL])
+def test_gradients_under_vmap(mapped):
+    """Of each element for itself, and of their sum, where those of what they share are added."""
+    in_axes = [0 if i in mapped else None for i in ALL]
+    arguments = arrays(11, *((3, *shape) if i in mapped else shape for i, shape in enumerate(SHAPES)))
+
+    def of_each(attention):
+        return jax.vmap(jax.grad(loss_of(attention), ALL), in_axes)
+
+    def of_sum(attention):
+        return jax.jit(jax.grad(lambda *a: jax.vmap(loss_of(attention), in_axes)(*a).sum(), ALL))
+
+    for gradient in (of_each, of_sum):
+        close(gradient(with_rapt)(*arguments), gradient(plain)(*arguments))
+
+
+def test_a_jacobian():
+    arguments = arrays(12, *SHAPES)
+
+    def row(attention):
+        return jax.jacrev(lambda q: attention(q, *arguments[1:])[0][0, 1, 2])(arguments[0])
+
+    np.testing.assert_allclose(row(with_rapt), row(plain), atol=5e-5)
+
+
+def test_dropout_and_its_seeds():
+    q, k, v = arrays(13, Q, K, V)
+
+    def call(q, seed, offset=0):
+        return rapt.jax.attention(q, k, v, dropout_p=0.4, dropout_seed=seed, dropout_offset=offset)
+
+    key = jax.random.key_data(jax.random.key(5))
+    number = int(key[0]) | int(key[1]) << 32
+    want = rapt.attention(q, k, v, dropout_p=0.4, dropout_seed=number, dropout_offset=3)
+    equal(call(q, number, 3), want)
+    equal(jax.jit(call)(q, key, 3), want)
+    assert not np.array_equal(call(q, number, 4), want)
+    # Dropped weights give no gradient, others more: out is linear in v.
+    out, pullback = jax.vjp(lambda v: rapt.jax.attention(q, k, v, dropout_p=0.4, dropout_seed=7), v)
+    (grad_v,) = pullback(jnp.ones_like(out))
+    np.testing.assert_allclose((grad_v * v).sum(), out.sum(), rtol=1e-4, atol=1e-4)
+    with pytest.raises(Exception, match="dropout_seed must be one number"):
+        jax.block_until_ready(jax.vmap(call, (None, 0))(q, jnp.arange(3)))
+
+
+def test_what_has_no_gradient_says_so():
+    q, k, v = arrays(14, Q, K, V)
+    with pytest.raises(Exception, match="cannot be differentiated"):
+        jax.grad(lambda q: jax.grad(lambda q: rapt.jax.attention(q, k, v).sum())(q).sum())(q)
+    cache, scales = (10 * k).astype(jnp.int8), jnp.ones(K[:-1])
+    with pytest.raises(Exception, match="the type of k is int8"):
+        jax.block_until_ready(jax.grad(lambda q: rapt.jax.attention(q, cache, v, k_scales=scales).sum())(q))
+
+
+def test_denormals_count():
+    """XLA takes them for zero in its own code."""
+    q, k, v = arrays(15, Q, K, V)
+    bias = jnp.full((4, 5, 7), 2.0**-24, jnp.float16).at[..., 0].set(-1e-7)
+    equal(
+        jax.jit(lambda bias: rapt.jax.attention(q * 0, k, v, bias=bias, return_lse=True))(bias),
+        rapt.attention(q * 0, k, v, bias=bias, return_lse=True),
+    )

@@ -6,6 +6,7 @@ import pytest
 import rapt.torch
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -81,9 +82,9 @@ def test_batch_axes_broadcast():
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"softcap": 5.0}, {"enable_gqa": True}])
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"softcap": 5.0}])
 def test_opcheck(dtype, options):
-    q, k, v = tensors(7, kv_heads=2 if options.get("enable_gqa") else 4, dtype=dtype)
+    q, k, v = tensors(7, kv_heads=2, dtype=dtype)
     torch.library.opcheck(torch.ops.rapt.attention.default, (q, k, v), options)
     q = q.transpose(1, 2).contiguous().transpose(1, 2)
     torch.library.opcheck(torch.ops.rapt.attention.default, (q, k, v), options)
@@ -123,22 +124,131 @@ def test_modes_see_the_operator():
 def test_no_gradient_is_lost_silently():
     q, k, v = tensors(9)
     q.requires_grad_()
-    with pytest.raises(NotImplementedError, match="computes no gradients"):
-        rapt.torch.attention(q, k, v).sum().backward()
     with pytest.raises(TypeError, match="q requires a gradient"):
         rapt.attention(q, k, v)
     with torch.no_grad():
         assert torch.equal(rapt.attention(q, k, v), rapt.torch.attention(q, k, v))
-    for wanted in ("attn_mask", "bias", "sinks"):
-        option = torch.zeros(4 if wanted == "sinks" else (5, 7), requires_grad=True)
-        with pytest.raises(NotImplementedError, match="computes no gradients"):
-            rapt.torch.attention(*tensors(9), **{wanted: option}).sum().backward()
+
+
+def gradients(attention, arguments, **options):
+    """Those of what requires one, of some function of the result."""
+    out = attention(*arguments, **options)
+    loss = (out.double() * torch.linspace(-1, 2, out.numel()).reshape(out.shape)).sum()
+    return torch.autograd.grad(loss, [x for x in arguments if x is not None and x.requires_grad])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_gradients_in_the_place_of_scaled_dot_product_attention(dtype, mask, kv_heads):
+    torch.manual_seed(1)
+    q, k, v = tensors(12, kv_heads=kv_heads, dtype=dtype)
+    attn_mask = MASKS[mask](q, k)
+    arguments = [x.requires_grad_() for x in (q, k, v)] + [attn_mask]
+    if attn_mask is not None and attn_mask.is_floating_point():
+        attn_mask.requires_grad_()
+    for is_causal in (False, True) if attn_mask is None else (False,):
+        options = {"is_causal": is_causal, "enable_gqa": True}
+        got, want = (gradients(attention, arguments, **options) for attention in (rapt.torch.attention, exact))
+        for one, other in zip(got, want, strict=True):
+            assert one.dtype == dtype
+            torch.testing.assert_close(one, other.to(dtype), atol=8 * TOLERANCE[dtype], rtol=4 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("shapes", [((5, 8), (7, 8)), ((3, 2, 5, 8), (1, 2, 7, 8)), ((2, 2, 5, 8), (2, 2, 7, 8))])
+def test_gradients_of_other_shapes(shapes):
+    """One head without an axis, batch axes that broadcast, gradients that are broadcast themselves."""
+    torch.manual_seed(2)
+    q, k = (torch.randn(shape, requires_grad=True) for shape in shapes)
+    want = torch.autograd.grad(exact(q, k.expand(*q.shape[:-2], -1, -1), k.expand(*q.shape[:-2], -1, -1)).sum(), (q, k))
+    got = torch.autograd.grad(rapt.torch.attention(q, k, k).sum(), (q, k))
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_opcheck_with_gradients(dtype):
+    q, k, v = (x.requires_grad_() for x in tensors(13, kv_heads=2, dtype=dtype))
+    bias, slopes, sinks = (torch.randn(shape, requires_grad=True) for shape in ((4, 5, 7), (4,), (4,)))
+    operators = torch.ops.rapt
+    for options in (
+        {"causal": True},
+        {"bias": bias, "alibi_slopes": slopes.detach(), "sinks": sinks},
+        {"alibi_slopes": slopes, "window": (3, 1), "dropout_p": 0.3, "dropout_seed": torch.tensor(7)},
+    ):
+        torch.library.opcheck(operators.attention.default, (q, k, v), options)
+        with torch.no_grad():
+            out, lse = operators.attention(q, k, v, **options)
+            wanted = [True, False, True, "bias" in options, "alibi_slopes" in options, "sinks" in options]
+            for grad_lse in (None, torch.randn_like(lse)):
+                arguments = (torch.randn_like(out), grad_lse, out, lse, wanted, q, k, v)
+                torch.library.opcheck(operators.attention_backward.default, arguments, options)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("dropout_p", [0.0, 0.3])
+def test_gradients_compiled(backend, dropout_p):
+    def layer(x, mask):
+        q, k, v = (x * factor for factor in (1.0, 0.5, 2.0))
+        return rapt.torch.attention(q, k, v, mask, dropout_p, dropout_seed=5, window=(3, -1)).relu() + 1
+
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    for heads in (4, 3):
+        x, mask = torch.randn(2, heads, 6, 8, requires_grad=True), torch.rand(6, 6) < 0.8
+        got, want = (gradients(function, (x, mask)) for function in (compiled, layer))
+        torch.testing.assert_close(got, want)
+
+
+def test_dropout_follows_the_generator(monkeypatch):
+    q, k, v = tensors(14, seq_kv=64)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", rapt.torch.attention)
+
+    def drop():
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=0.5)
+
+    torch.manual_seed(3)
+    one, two = drop(), drop()
+    torch.manual_seed(3)
+    assert torch.equal(drop(), one) and torch.equal(drop(), two) and not torch.equal(one, two)
+    given = [rapt.torch.attention(q, k, v, dropout_p=0.5, dropout_seed=2**64 - 9, dropout_offset=n) for n in (1, 1, 2)]
+    assert torch.equal(given[0], given[1]) and not torch.equal(given[0], given[2])
+    assert torch.equal(given[0], rapt.attention(q, k, v, dropout_p=0.5, dropout_seed=2**64 - 9, dropout_offset=1))
+    # In the mean it changes nothing.
+    mean = torch.stack([rapt.torch.attention(q, k, v, dropout_p=0.5, dropout_seed=n) for n in range(400)]).mean(0)
+    torch.testing.assert_close(mean, rapt.torch.attention(q, k, v), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("dropout_p", [0.0, 0.4])
+def test_activation_checkpointing(use_reentrant, dropout_p):
+    q, k, v = (x.requires_grad_() for x in tensors(15))
+
+    def layer(q, k, v):
+        return rapt.torch.attention(2 * q, k, v, dropout_p=dropout_p)
+
+    def run(call):
+        torch.manual_seed(4)
+        for x in (q, k, v):
+            x.grad = None
+        call(q, k, v).square().sum().backward()
+        return [x.grad for x in (q, k, v)]
+
+    got = run(lambda *x: torch.utils.checkpoint.checkpoint(layer, *x, use_reentrant=use_reentrant))
+    assert all(torch.equal(one, other) for one, other in zip(got, run(layer), strict=True))
+
+
+def test_first_derivatives_alone():
+    q, k, v = (x.requires_grad_() for x in tensors(16))
+    (grad,) = torch.autograd.grad(rapt.torch.attention(q, k, v).sum(), q, create_graph=True)
+    with pytest.raises(NotImplementedError, match="first derivatives alone"):
+        grad.sum().backward()
 
 
 @pytest.mark.parametrize(
     ("message", "change", "options"),
     [
-        ("dropout_p is 0.1", {}, {"dropout_p": 0.1}),
+        ("dropout.probability is 1.0", {}, {"dropout_p": 1.0}),
         ("enable_gqa=True missing", {"kv_heads": 2}, {}),
         ("not a multiple of the 3 kv_heads", {"kv_heads": 3}, {"enable_gqa": True}),
     ],

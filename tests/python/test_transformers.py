@@ -108,3 +108,30 @@ def test_a_prompt_in_two_pieces():
         first = on_rapt(tokens[:, :8], use_cache=True)
         second = on_rapt(tokens[:, 8:], cache=first.past_key_values, use_cache=True)
     assert_close(torch.cat([first.logits, second.logits], 1), want)
+
+
+def test_gradients_of_training(pair):
+    own, on_rapt = (model.train() for model in pair)
+    batch = prompts(False)
+    for model in (own, on_rapt):
+        model(**batch, labels=batch["input_ids"]).loss.backward()
+    for (name, want), got in zip(own.named_parameters(), on_rapt.parameters(), strict=True):
+        assert (got.grad is None) == (want.grad is None), name
+        if want.grad is not None:
+            assert_close(got.grad, want.grad)
+
+
+def test_attention_dropout_of_training():
+    config = CONFIGS["llama"]()
+    config.attention_dropout = 0.5
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="rapt").train()
+    tokens = prompts(False)["input_ids"]
+
+    def logits():
+        torch.manual_seed(1)
+        return model(tokens).logits
+
+    assert torch.equal(logits(), logits())
+    assert not torch.equal(logits(), model(tokens).logits)
+    assert not torch.equal(logits(), model.eval()(tokens).logits)
