@@ -1,6 +1,4 @@
 // What most tests include, parsed once for all of them (Meson's cpp_pch). A test still includes what it uses.
-#pragma once
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
