@@ -145,7 +145,7 @@ elif way == "subproject":
     subprojects.mkdir()
     (subprojects / "rapt").symlink_to(source)
     # One ISA target and no optimizer: this is about the build files.
-    meson("--force-fallback-for=rapt", "--buildtype=debug", "-Drapt:targets=scalar", "-Drapt:tbb=disabled")
+    meson("--force-fallback-for=rapt", "--buildtype=plain", "-Drapt:targets=scalar", "-Drapt:tbb=disabled")
 
 elif way == "ctypes":
     install()

@@ -39,40 +39,57 @@ class Room {
 // Small integers without a pattern that a wrong index would keep.
 float integer(std::int64_t i) { return static_cast<float>((i * 7919 + i / 7 * 104729) % 17 - 8); }
 
+// Writes [rows, columns] of them.
+void fill_integers(float* to, std::int64_t rows, std::int64_t columns, bool transposed,
+                   const float* integers) {
+  const std::int64_t row = transposed ? 1 : columns, column = transposed ? rows : 1;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < columns; ++j) to[i * row + j * column] = *integers++;
+  }
+}
+
+// The integers of one size of b, and its product with [m, k] of a.
+struct Operands {
+  std::vector<float> a, b, c;
+
+  Operands(std::int64_t m, std::int64_t n, std::int64_t k) {
+    for (std::int64_t i = 0; i < m * k; ++i) a.push_back(integer(i));
+    for (std::int64_t i = 0; i < k * n; ++i) b.push_back(integer(i + 1000003));
+    c.resize(static_cast<std::size_t>(m * n));
+    for (std::int64_t i = 0; i < m; ++i) {
+      float* sums = c.data() + i * n;
+      for (std::int64_t x = 0; x < k; ++x) {
+        const float one = a[static_cast<std::size_t>(i * k + x)];
+        const float* row = b.data() + x * n;
+        for (std::int64_t j = 0; j < n; ++j) sums[j] += one * row[j];
+      }
+    }
+  }
+};
+
 // One product of every layout: bit 0 a^T, 1 b^T, 2 c^T.
 void expect_exact(std::int64_t m, std::int64_t n, std::int64_t k, unsigned layout,
                   const Room& a_room, const Room& b_room, const Room& c_room,
-                  const std::vector<float>& want) {
+                  const Operands& want) {
   float* a = a_room.take(m * k);
   float* b = b_room.take(k * n);
   float* c = c_room.take(m * n);
-  for (std::int64_t i = 0; i < m * k; ++i) a[layout & 1 ? i % k * m + i / k : i] = integer(i);
-  for (std::int64_t i = 0; i < k * n; ++i)
-    b[layout & 2 ? i % n * k + i / n : i] = integer(i + 1000003);
+  fill_integers(a, m, k, layout & 1, want.a.data());
+  fill_integers(b, k, n, layout & 2, want.b.data());
   std::fill_n(c, m * n, kNaN);
   const View<const float, Row, Inner> a_view(a, {m, k}, {layout & 1 ? 1 : k, layout & 1 ? m : 1});
   const View<const float, Inner, Column> b_view(b, {k, n},
                                                 {layout & 2 ? 1 : n, layout & 2 ? k : 1});
   const View<float, Row, Column> c_view(c, {m, n}, {layout & 4 ? 1 : n, layout & 4 ? m : 1});
   gemm(a_view, b_view, c_view);
-  for (std::int64_t i = 0; i < m * n; ++i) {
-    const float got = c[layout & 4 ? i % n * m + i / n : i];
-    ASSERT_EQ(got, want[static_cast<std::size_t>(i)])
-        << "c[" << i / n << ", " << i % n << "], m " << m << " n " << n << " k " << k << " layout "
-        << layout;
-  }
-}
-
-std::vector<float> product(std::int64_t m, std::int64_t n, std::int64_t k) {
-  std::vector<float> c(static_cast<std::size_t>(m * n));
   for (std::int64_t i = 0; i < m; ++i) {
-    for (std::int64_t x = 0; x < k; ++x) {
-      for (std::int64_t j = 0; j < n; ++j) {
-        c[static_cast<std::size_t>(i * n + j)] += integer(i * k + x) * integer(x * n + j + 1000003);
-      }
+    for (std::int64_t j = 0; j < n; ++j) {
+      const float got = layout & 4 ? c[j * m + i] : c[i * n + j];
+      if (got == want.c.data()[i * n + j]) continue;
+      FAIL() << "c[" << i << ", " << j << "] is " << got << ", m " << m << " n " << n << " k " << k
+             << " layout " << layout;
     }
   }
-  return c;
 }
 
 void expect_all(const std::vector<std::int64_t>& ms, const std::vector<std::int64_t>& ns,
@@ -81,10 +98,10 @@ void expect_all(const std::vector<std::int64_t>& ms, const std::vector<std::int6
   const Room rooms[2] = {Room(most, Edge::end), Room(most, Edge::start)};
   const Room more[2] = {Room(most, Edge::end), Room(most, Edge::start)};
   const Room results[2] = {Room(most, Edge::end), Room(most, Edge::start)};
-  for (std::int64_t m : ms) {
-    for (std::int64_t k : ks) {
-      std::vector<std::vector<float>> want;
-      for (std::int64_t n : ns) want.push_back(product(m, n, k));
+  for (std::int64_t k : ks) {
+    std::vector<Operands> want;  // of the most rows, with which fewer begin
+    for (std::int64_t n : ns) want.emplace_back(ms.back(), n, k);
+    for (std::int64_t m : ms) {
       for_each_way(blocks, [&] {
         for (std::size_t i = 0; i < ns.size() && !testing::Test::HasFatalFailure(); ++i) {
           const auto pick = static_cast<std::size_t>(m + ns[i] + k);
@@ -250,7 +267,7 @@ TEST(GemmSizes, OffsetsBeyond32Bits) {  // B14, B15
   auto* a = reinterpret_cast<float*>(a_memory.data());
   auto* b = reinterpret_cast<float*>(b_memory.data());
   auto* c = reinterpret_cast<float*>(c_memory.data());
-  const std::vector<float> want = product(kM, kN, kK);
+  const std::vector<float> want = Operands(kM, kN, kK).c;
   for (unsigned far = 0; far < 8; ++far) {  // which axis of a, b, c is far
     const std::int64_t as[] = {far & 1 ? kFar : 1, far & 1 ? 1 : kFar},
                        bs[] = {far & 2 ? kFar : 1, far & 2 ? 1 : kFar},

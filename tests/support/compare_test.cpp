@@ -76,9 +76,19 @@ enum class Mutant {
 
 // [heads, seq_q, d_v] in exact arithmetic but for the mutation, rounded to f32 at the end.
 std::vector<float> mutated(const Problem<float>& problem, const Salience& map, Mutant mutant) {
-  const std::int64_t n = problem.keys().extent, rows = problem.queries().extent;
+  const std::int64_t n = problem.keys().extent, rows = problem.queries().extent,
+                     d_v = along<DepthV>(problem.v).extent;
   std::vector<float> out;
   for (At<Head> h : problem.heads()) {
+    std::vector<double> values;  // [seq_kv, d_v]
+    for (At<Key> j : problem.keys()) {
+      for (At<DepthV> d : along<DepthV>(problem.v)) {
+        values.push_back(at(problem.v, problem.kv_head(h), j, d));
+      }
+    }
+    if (mutant == Mutant::swaps_two_values) {
+      std::swap_ranges(values.data(), values.data() + d_v, values.data() + d_v);
+    }
     for (At<Query> at_row : problem.queries()) {
       At<Query> i = at_row;
       if (mutant == Mutant::takes_a_neighbours_row && i.value == rows / 2) ++i.value;
@@ -99,18 +109,14 @@ std::vector<float> mutated(const Problem<float>& problem, const Salience& map, M
       }
       double sum = 0;
       for (double x : p) sum += x;
-      for (At<DepthV> d : along<DepthV>(problem.v)) {
-        double x = 0;
-        for (At<Key> j : problem.keys()) {
-          At<Key> from = j;
-          if (mutant == Mutant::swaps_two_values && j.value < 2) from.value = 1 - j.value;
-          x += p[static_cast<std::size_t>(j.value)] / sum *
-               at(problem.v, problem.kv_head(h), from, d);
-        }
-        const bool zero = mutant == Mutant::all_zero ||
-                          (mutant == Mutant::zeroes_a_row && at_row.value == rows / 2);
-        out.push_back(zero ? 0.0f : static_cast<float>(x));
+      std::vector<double> sums(static_cast<std::size_t>(d_v));
+      const double* value = values.data();
+      for (double x : p) {
+        for (double& of : sums) of += x / sum * *value++;
       }
+      const bool zero = mutant == Mutant::all_zero ||
+                        (mutant == Mutant::zeroes_a_row && at_row.value == rows / 2);
+      for (double x : sums) out.push_back(zero ? 0.0f : static_cast<float>(x));
     }
   }
   return out;
