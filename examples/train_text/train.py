@@ -1,7 +1,7 @@
 """Trains a small transformer on the text of free licences twice, turn by turn: with rapt's attention, and with
 PyTorch's own. Both begin with the same weights and see the same text.
 
-    python train.py [--steps 300] [--text FILE...] [--picture PICTURE.png]
+    python train.py [--steps 200] [--text FILE...] [--picture PICTURE.png]
 
 A causal decoder as of today: grouped heads, softcap, and a window in every other layer, as Gemma 2 has them.
 """
@@ -30,7 +30,7 @@ class Config:
     batch: int = 4
     window: int = 128  # keys before the query, in layers 0, 2, ...
     softcap: float = 30.0  # 0: none
-    steps: int = 300
+    steps: int = 200
     learning_rate: float = 1e-3
     seed: int = 1
 

@@ -14,10 +14,11 @@ from . import _core
 
 # Where no gradient will be asked for, a call need not pass the operator's kernel for autograd: it is written in
 # Python, and takes longer than everything else together.
-_below_autograd = getattr(torch._C, "_AutoDispatchBelowAutograd", contextlib.nullcontext)
+_below_autograd = torch._C._AutoDispatchBelowAutograd
 
-# The arguments of both operators, those with gradients first, the seldom ones last: defaults at the end cost no time.
-# register_autograd() takes no tensors that are keywords alone, so nothing is.
+# The arguments of both operators, those that may have gradients first, the seldom ones last: defaults at the end cost
+# no time.
+_DIFFERENTIABLE = 6
 _ARGUMENTS = (
     "Tensor q, Tensor k, Tensor v, Tensor? bias=None, Tensor? alibi_slopes=None, Tensor? sinks=None, "
     "bool causal=False, SymInt? q_offset=None, float? scale=None, Tensor? mask=None, float softcap=0.0, "
@@ -26,7 +27,6 @@ _ARGUMENTS = (
     "Tensor? cu_seqlens_kv=None, float dropout_p=0.0, Tensor? dropout_seed=None, SymInt dropout_offset=0"
 )
 _NAMES = [argument.split("=")[0].split()[-1] for argument in _ARGUMENTS.split(",")]
-_DIFFERENTIABLE = _NAMES[:6]
 torch.library.define("rapt::attention", f"({_ARGUMENTS}) -> (Tensor out, Tensor lse)")
 torch.library.define(
     "rapt::attention_backward",
@@ -66,10 +66,10 @@ def _attend_backward(grad_out, grad_lse, out, lse, wanted, q, k, v, *options):
         return_grad_sinks=wanted[5],
         **_keywords(options),
     )
-    computed = iter(gradients)
-    of = (q, k, v, *options)  # of which some may be of another type than their gradients, float32
-    every = [next(computed) if i < 3 or wanted[i] else None for i in range(6)]
-    return [every[i].to(of[i].dtype) for i in range(6) if wanted[i]]
+    given = (q, k, v, *options)
+    computed = [i for i in range(_DIFFERENTIABLE) if i < 3 or wanted[i]]
+    # Those of options are float32, whatever their own type.
+    return [grad.to(given[i].dtype) for i, grad in zip(computed, gradients, strict=True) if wanted[i]]
 
 
 def _shapes(q, k, v, *_):
@@ -97,16 +97,24 @@ class _Attention(torch.autograd.Function):
         out, lse, *tensors = ctx.saved_tensors
         saved = iter(tensors)
         inputs = [next(saved) if x is None else x[0] for x in ctx.inputs]
-        wanted = [i < len(inputs) and ctx.needs_input_grad[i] for i in range(len(_DIFFERENTIABLE))]
+        wanted = [i < len(inputs) and ctx.needs_input_grad[i] for i in range(_DIFFERENTIABLE)]
         # With create_graph alone somebody may ask for second derivatives.
         with contextlib.nullcontext() if torch.is_grad_enabled() else _below_autograd():
             computed = iter(_backward_operator(grad_out, grad_lse, out, lse, wanted, *inputs))
         return tuple(next(computed) if needed else None for needed in ctx.needs_input_grad)
 
 
+def _wants_gradient(*tensors):
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
+
+
 # As torch.library.register_autograd() does it, but for its 0.3 ms for an operator of so many arguments.
 def _attend_and_save(*inputs):
-    if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
+    if _wants_gradient(*inputs[:_DIFFERENTIABLE]):
         return _Attention.apply(*inputs)
     with _below_autograd():
         return _operator(*inputs)
@@ -124,14 +132,6 @@ torch.library.register_fake("rapt::attention_backward", _shapes_backward)
 torch.library.register_autograd("rapt::attention_backward", _no_second_backward)
 _operator = torch.ops.rapt.attention.default
 _backward_operator = torch.ops.rapt.attention_backward.default
-
-
-def _wants_gradient(*tensors):
-    if torch.is_grad_enabled():
-        for tensor in tensors:
-            if tensor is not None and tensor.requires_grad:
-                return True
-    return False
 
 
 class Options(typing.TypedDict, total=False):
@@ -214,7 +214,7 @@ def attention(
             dropout_seed = torch.tensor((dropout_seed + 2**63) % 2**64 - 2**63)  # the same bits in int64
         more |= {"dropout_p": dropout_p, "dropout_seed": dropout_seed}
     arguments = (query, key, value, bias, alibi_slopes, sinks, is_causal, q_offset, scale, mask, softcap)
-    if torch.compiler.is_compiling() or _wants_gradient(*arguments[:6]):
+    if torch.compiler.is_compiling() or _wants_gradient(*arguments[:_DIFFERENTIABLE]):
         out, lse = _operator(*arguments, **more)
     else:
         with _below_autograd():

@@ -169,7 +169,7 @@ def test_gradients_of_other_shapes(shapes):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_opcheck_with_gradients(dtype):
     q, k, v = (x.requires_grad_() for x in tensors(13, kv_heads=2, dtype=dtype))
-    bias, slopes, sinks = (torch.randn(shape, requires_grad=True) for shape in ((4, 5, 7), (4,), (4,)))
+    bias, slopes, sinks = (torch.randn(shape).to(dtype).requires_grad_() for shape in ((4, 5, 7), (4,), (4,)))
     operators = torch.ops.rapt
     for options in (
         {"causal": True},
