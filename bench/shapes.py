@@ -26,7 +26,8 @@ MODIFIERS = {
     "place": "page[1-9][0-9]*|ragged|padded",
     "sharing": "shared",
     "pass": "backward|training",
-    "scores": "softcap|alibi",
+    "softcap": "softcap",
+    "alibi": "alibi",
     "other": "[a-z]+[0-9+-]*",
 }
 

@@ -204,7 +204,7 @@ class Goals:
             words = parse_shape(shape).modifiers
             if not found or words.get("pass") != "training":
                 continue
-            fallback = "window" in words or "scores" in words
+            fallback = words.keys() & {"window", "softcap", "alibi"}
             causal = shape.startswith("causal")
             goal = 3 if fallback else 1.5 if "storage" in words else 1.4 if causal else 1.25
             note = f"{table.share(record):.0%} of FMA peak"

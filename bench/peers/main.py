@@ -105,7 +105,7 @@ def has_peers(shape: Shape) -> bool:
     """Dense operands of a type that NumPy can hold are what peers are given."""
     if shape.operation == "attention":
         return False  # they are of programs: rapt-bench times them
-    known = {"storage", "pass", "window", "scores"} if shape.has_gradients else {"storage"}
+    known = {"storage", "pass", "window", "softcap", "alibi"} if shape.has_gradients else {"storage"}
     return not set(shape.modifiers) - known and shape.storage in STORED
 
 

@@ -42,7 +42,7 @@ class Torch(Peer):
         if window := shape.modifiers.get("window"):
             attended &= distance > -int(window.removeprefix("window"))
         bias = None
-        if shape.modifiers.get("scores") == "alibi":
+        if "alibi" in shape.modifiers:
             slopes = 2.0 ** (-1 - torch.arange(heads) % 8)
             bias = (slopes[:, None, None] * distance).masked_fill(~attended, -torch.inf).to(q.dtype)[None]
 
@@ -54,7 +54,7 @@ class Torch(Peer):
 
         def formula() -> torch.Tensor:
             scores = q @ k.mT * depth**-0.5
-            if shape.modifiers.get("scores") == "softcap":
+            if "softcap" in shape.modifiers:
                 scores = SOFTCAP * torch.tanh(scores / SOFTCAP)
             if bias is not None:
                 scores = scores + bias
@@ -62,7 +62,7 @@ class Torch(Peer):
                 scores = scores.masked_fill(~attended, -torch.inf)
             return torch.softmax(scores, -1) @ v
 
-        if shape.modifiers.get("scores") == "softcap":
+        if "softcap" in shape.modifiers:
             ways = [("formula", formula)]
         elif window or bias is not None:
             ways = [("sdpa with a mask" if bias is None else "sdpa with a bias", masked), ("formula", formula)]

@@ -3,10 +3,9 @@
 //
 // Without a change to the program, the environment asks for more: RAPT_VERBOSE=1 prints a line for
 // each call of attention, its backward pass and gemm on stderr (target, path, problem, time).
-// RAPT_TRACE=FILE writes
-// each distinct problem with the number of its calls, when it exits and now and then before, for
-// rapt-tune --from and rapt-bench --from; programs that have more rights than their user write
-// none.
+// RAPT_TRACE=FILE writes each distinct problem with the number of its calls, when it exits and now
+// and then before, for rapt-tune --from and rapt-bench --from; programs that have more rights than
+// their user write none.
 #pragma once
 
 #include <cstddef>
@@ -57,12 +56,10 @@ struct Explanation {
   std::int64_t worker_bytes = 0;
   // Tiles of rows x keys: nobody attends a skipped one; a masked one takes the path with mask work.
   std::int64_t tiles = 0, skipped_tiles = 0, masked_tiles = 0;
-  // Of the products over the tiles that are not skipped: two, of the backward pass five (and not
-  // those that the gradient of a bias takes again).
+  // Of the products over the tiles that are not skipped. Those of the backward pass are five, and
+  // for the gradient of a bias two are taken once more, which do not count.
   double flops = 0;
-  // q, k, v and out, each once; so are keys that are shared. Of the backward pass their gradients
-  // too.
-  double bytes = 0;
+  double bytes = 0;  // q, k, v, out (and their gradients), each once; so are keys that are shared
   // Of the backward pass: tasks after the others, for gradients that heads and batch share.
   std::int64_t sum_tasks = 0;
 

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 #include "array.hpp"
 
@@ -37,6 +38,9 @@ void read_options(Reader& read, AttentionOptions& o) {
   read.value("dropout_p", o.dropout.probability);
   read.value("dropout_seed", o.dropout.seed);
   read.value("dropout_offset", o.dropout.offset);
+  std::optional<bool> round_weights;
+  read.value("round_weights", round_weights);
+  if (round_weights) o.round_weights = *round_weights ? RoundWeights::always : RoundWeights::never;
 }
 
 // Packed sequences.

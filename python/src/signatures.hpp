@@ -10,7 +10,7 @@
   "| None = None, block_table: Array | None = None, chunk: int = 0, prefix: int = 0, "        \
   "q_segments: Array | None = None, kv_segments: Array | None = None, tree: Array | None = "  \
   "None, k_scales: Array | None = None, v_scales: Array | None = None, dropout_p: float = "   \
-  "0.0, dropout_seed: int = 0, dropout_offset: int = 0"
+  "0.0, dropout_seed: int = 0, dropout_offset: int = 0, round_weights: bool | None = None"
 #define RAPT_COMMON "layout: str = 'bhsd', threads: int | None = None"
 
 namespace rapt::python {
@@ -47,6 +47,8 @@ k_scales, v_scales  [batch, kv_heads, seq_kv]: what an int8 key is multiplied wi
 dropout_p     for training: each weight is dropped with this probability, and the others divided by
               1 - dropout_p. Which, is a function of dropout_seed (64 bits), dropout_offset (32
               bits: of the call) and the pair alone. lse is of all weights
+round_weights where q, k, v and out are all bfloat16, whether the weights are rounded to it for their
+              product with v: faster where the CPU multiplies bfloat16. None: there
 return_lse    also return log(sum(exp(scores))), float32 [batch, heads, seq_q]
 out           array to write to, and to return; as q in shape, but for its depth d_v
 threads       at most so many; default: all. The result has the same bits
