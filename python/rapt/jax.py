@@ -44,13 +44,14 @@ def attention(
     dropout_p: float = 0.0,
     dropout_seed=0,
     dropout_offset=0,
+    round_weights: bool | None = None,
     return_lse: bool = False,
     layout: str = "bhsd",
     threads: int | None = None,
 ):
     """rapt.attention, which says what the arguments are, inside jax.jit, jax.grad and jax.vmap.
 
-    causal, window, softcap, scale, chunk, prefix, dropout_p, return_lse, layout and threads are static; all else
+    causal, window, softcap, scale, chunk, prefix, dropout_p, round_weights, return_lse, layout and threads are static; all else
     may be traced. Reverse mode, once, gives gradients of q, k, v, bias, alibi_slopes and sinks, through out and
     lse. dropout_seed may be an array of 32 bits or of two times 32 (jax.random.key_data); it is the same for the
     whole of a vmap, whose elements drop different weights. What rapt refuses is an error of JAX with rapt's
@@ -94,6 +95,8 @@ def attention(
     }
     if scale is not None:
         attributes["scale"] = np.float32(scale)
+    if round_weights is not None:
+        attributes["round_weights"] = bool(round_weights)
     if threads is not None:
         attributes["threads"] = np.int64(threads)
     out, lse = _attend(attributes, arrays)

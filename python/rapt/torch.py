@@ -24,7 +24,8 @@ _ARGUMENTS = (
     "bool causal=False, SymInt? q_offset=None, float? scale=None, Tensor? mask=None, float softcap=0.0, "
     "SymInt[2] window=-1, SymInt chunk=0, SymInt prefix=0, Tensor? q_offsets=None, Tensor? kv_lengths=None, "
     "Tensor? q_segments=None, Tensor? kv_segments=None, Tensor? tree=None, Tensor? cu_seqlens_q=None, "
-    "Tensor? cu_seqlens_kv=None, float dropout_p=0.0, Tensor? dropout_seed=None, SymInt dropout_offset=0"
+    "Tensor? cu_seqlens_kv=None, float dropout_p=0.0, Tensor? dropout_seed=None, SymInt dropout_offset=0, "
+    "bool? round_weights=None"
 )
 _NAMES = [argument.split("=")[0].split()[-1] for argument in _ARGUMENTS.split(",")]
 torch.library.define("rapt::attention", f"({_ARGUMENTS}) -> (Tensor out, Tensor lse)")
@@ -147,6 +148,7 @@ class Options(typing.TypedDict, total=False):
     cu_seqlens_q: torch.Tensor
     cu_seqlens_kv: torch.Tensor
     dropout_offset: int
+    round_weights: bool
 
 
 def attention(
@@ -177,7 +179,7 @@ def attention(
     (torch.manual_seed), unless dropout_seed is given.
 
     All else is as in rapt.attention: bias, softcap, sinks, alibi_slopes, q_offset, and of Options window, chunk,
-    prefix, kv_lengths, q_segments, kv_segments, tree, dropout_offset; with cu_seqlens_q and cu_seqlens_kv as in
+    prefix, kv_lengths, q_segments, kv_segments, tree, dropout_offset, round_weights; with cu_seqlens_q and cu_seqlens_kv as in
     rapt.attention_varlen, query [heads, total_q, E]. Returns out, or (out, lse) with return_lse.
 
     Gradients go through both to query, key, value, attn_mask, bias, sinks and alibi_slopes; first derivatives alone.

@@ -289,6 +289,9 @@ def case(seed, library=None, modes=MODES, stored=STORED):
     if g.chance(0.2) and g.library != "jax":
         shape = (*dense_or_packed(q_numbers).shape[:-1], d_v)
         options["out"] = laid_out(numpy.full(shape, math.nan), g.choose(libraries.FLOATS))
+    if q_type == k_type == v_type == "bfloat16":  # out, too, unless it is given
+        options["round_weights"] = g.choose((None, False, True))
+        spread("rounded", [options["round_weights"] is not False] * n)
     if g.chance(0.3):
         options["threads"] = g.number(1, 3)
     if mode == "packed" or layout != "bhsd":

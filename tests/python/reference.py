@@ -35,6 +35,7 @@ class Element:
     kv_segments: torch.Tensor | None = None
     tree: torch.Tensor | None = None  # bool [seq_q, drafts]
     kept: torch.Tensor | None = None  # [heads, seq_q, seq_kv]: 0 or 1 / (1 - dropout_p)
+    rounded: bool = False  # weights may be rounded to bfloat16
 
 
 @dataclasses.dataclass
@@ -136,6 +137,8 @@ def attention(e: Element) -> Expected:
         m_r = m_r + 3 * U * m  # of the factor and its product
     bound = 1.01 * (m_r + out.abs() * mean_r + sums * (m + out.abs()) + 2 * U * out.abs())
     bound += (n + 2) * SMALLEST_NORMAL * (1 + v.abs().amax((-1, -2), keepdim=True) if v.numel() else 1)
+    if e.rounded:
+        bound += 2.0**-8 * m
     lse_bound = 1.01 * (mean_r + sums)[..., 0] + 2 * U * (finite_top[..., 0].abs() + lse.abs())
     empty = n[..., 0] == 0
     return Expected(
