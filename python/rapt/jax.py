@@ -51,8 +51,8 @@ def attention(
 ):
     """rapt.attention, which says what the arguments are, inside jax.jit, jax.grad and jax.vmap.
 
-    causal, window, softcap, scale, chunk, prefix, dropout_p, round_weights, return_lse, layout and threads are static; all else
-    may be traced. Reverse mode, once, gives gradients of q, k, v, bias, alibi_slopes and sinks, through out and
+    causal, window, softcap, scale, chunk, prefix, dropout_p, round_weights, return_lse, layout and threads are
+    static; all else may be traced. Reverse mode, once, gives gradients of q, k, v, bias, alibi_slopes and sinks, through out and
     lse. dropout_seed may be an array of 32 bits or of two times 32 (jax.random.key_data); it is the same for the
     whole of a vmap, whose elements drop different weights. What rapt refuses is an error of JAX with rapt's
     message when it runs.

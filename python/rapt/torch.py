@@ -179,8 +179,8 @@ def attention(
     (torch.manual_seed), unless dropout_seed is given.
 
     All else is as in rapt.attention: bias, softcap, sinks, alibi_slopes, q_offset, and of Options window, chunk,
-    prefix, kv_lengths, q_segments, kv_segments, tree, dropout_offset, round_weights; with cu_seqlens_q and cu_seqlens_kv as in
-    rapt.attention_varlen, query [heads, total_q, E]. Returns out, or (out, lse) with return_lse.
+    prefix, kv_lengths, q_segments, kv_segments, tree, dropout_offset, round_weights; with cu_seqlens_q and
+    cu_seqlens_kv as in rapt.attention_varlen, query [heads, total_q, E]. Returns out, or (out, lse) with return_lse.
 
     Gradients go through both to query, key, value, attn_mask, bias, sinks and alibi_slopes; first derivatives alone.
     """
