@@ -1,4 +1,5 @@
-// What most tests include, parsed once for all of them (Meson's cpp_pch). A test still includes what it uses.
+// What most tests include, parsed once for all of them (Meson's cpp_pch). A test still includes
+// what it uses.
 #include <gtest/gtest.h>
 
 #include <algorithm>
