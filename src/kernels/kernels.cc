@@ -26,7 +26,13 @@ namespace rapt::kernels::HWY_NAMESPACE {
 template <int kRows, int kVectors>
 TileKernel Tile() {
   return {kRows, kVectors, static_cast<int>(kVectors * Lanes()),
-          &TileProductOf<kRows, kVectors, float>, &TileProductOf<kRows, kVectors, Pair>};
+          &TileProductOf<kRows, kVectors, float>, nullptr};
+}
+template <int kRows, int kVectors>
+TileKernel TileWithPairs() {
+  TileKernel tile = Tile<kRows, kVectors>();
+  tile.pair_product = &TileProductOf<kRows, kVectors, Pair>;
+  return tile;
 }
 
 const Kernels& Table() {
@@ -39,10 +45,10 @@ const Kernels& Table() {
     32,
     HWY_NATIVE_DOT_BF16,
     5,
-    {Tile<14, 2>(), Tile<12, 2>(), Tile<8, 3>(), Tile<4, 4>(), Tile<2, 8>()},
+    {TileWithPairs<14, 2>(), Tile<12, 2>(), Tile<8, 3>(), Tile<4, 4>(), Tile<2, 8>()},
 #else
   static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, HWY_NATIVE_DOT_BF16, 3,
-                                {Tile<6, 2>(), Tile<3, 3>(), Tile<2, 4>(), {}, {}},
+                                {TileWithPairs<6, 2>(), Tile<3, 3>(), Tile<2, 4>(), {}, {}},
 #endif
     DotProductOf,
     ValueProductOf,

@@ -175,7 +175,8 @@ struct TileKernel {
   int vectors;
   int columns;  // NR = vectors * lanes
   void (*product)(const TileProduct&);
-  void (*pair_product)(const TileProduct&);  // the same of pairs: inner, and strides, count them
+  // The same of pairs: inner, and strides, count them. Of the first tile alone.
+  void (*pair_product)(const TileProduct&);
 };
 
 inline constexpr int kMaxTiles = 5;

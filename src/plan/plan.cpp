@@ -3,6 +3,7 @@
 #include "plan/plan.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -192,6 +193,10 @@ tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
   const auto [kernels, blocks] = in_use(problem);
   plan.kernels = kernels;
   plan.tile = blocks.tile;
+  // A row's tile is that of floats.
+  constexpr tiles::Index kManyRows = std::numeric_limits<tiles::Index>::max();
+  if (tiles::kFlashPairs.refuse(problem, kManyRows, blocks) == nullptr)
+    plan.tile = &kernels->tiles[0];
 
   const bool no_rows = problem.kv_heads == 0 || problem.longest.seq_q == 0;
   for (const Run& run : no_rows ? std::vector<Run>() : runs_of(problem)) {

