@@ -10,7 +10,8 @@ import pytest
 import rapt.jax
 from random_cases import case
 
-STATIC = ("causal", "window", "softcap", "scale", "chunk", "prefix", "dropout_p", "return_lse", "layout", "threads")
+STATIC = ("causal", "window", "softcap", "scale", "chunk", "prefix", "dropout_p", "round_weights")
+STATIC += ("return_lse", "layout", "threads")
 
 
 def equal(got, want):
