@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -38,10 +39,27 @@ struct KeepErrno {
 
 // oneTBB's threads do not follow a process into its child, and one that was just falling asleep
 // leaves a lock held there for ever. So a child whose parent has used oneTBB does not.
-std::atomic<bool> in_child{false};
+std::atomic<bool> without_tbb{false};
+void leave_tbb() { without_tbb.store(true, std::memory_order_relaxed); }
 void watch_forks() {
-  [[maybe_unused]] static const int watching =
-      pthread_atfork(nullptr, nullptr, [] { in_child.store(true, std::memory_order_relaxed); });
+  [[maybe_unused]] static const int watching = pthread_atfork(nullptr, nullptr, leave_tbb);
+}
+
+// A thread's first use of oneTBB may abort where oneTBB's own destructors run meanwhile. So the end
+// of the process waits for those that have begun, and no more begin.
+std::mutex first_uses;
+bool may_use_tbb() {
+  thread_local bool has_used = false;
+  if (has_used) return true;
+  const std::lock_guard lock(first_uses);
+  [[maybe_unused]] static const int watching = std::atexit([] {
+    const std::lock_guard wait(first_uses);
+    leave_tbb();
+  });
+  if (without_tbb.load(std::memory_order_relaxed)) return false;
+  tbb::this_task_arena::isolate(
+      [] { tbb::parallel_for(0, 2, [](int) {}, tbb::simple_partitioner()); });
+  return has_used = true;
 }
 
 // Whether the system grants so many threads at once. oneTBB does not survive that it grants fewer
@@ -66,7 +84,7 @@ bool starts_threads(int n) {
 class Tbb final : public Executor {
  public:
   int workers() const override {
-    if (in_child.load(std::memory_order_relaxed)) return 1;
+    if (without_tbb.load(std::memory_order_relaxed)) return 1;
     const KeepErrno keep_errno;
     const int arena = tbb::this_task_arena::max_concurrency();
     if (arena <= 1) return 1;
@@ -84,6 +102,7 @@ class Tbb final : public Executor {
     if (pullers <= 1) return serial_executor().parallel_for(tasks, task, context);
     watch_forks();
     const KeepErrno keep_errno;
+    if (!may_use_tbb()) return serial_executor().parallel_for(tasks, task, context);
     std::atomic<std::int64_t> next{0};
     const auto pull = [&](int worker) {
       for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
