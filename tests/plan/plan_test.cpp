@@ -183,10 +183,12 @@ TEST(BackwardPlan, RunsOnOtherMemoryAndFromManyThreads) {
     layer->prepare();
     threads.emplace_back([&] {
       BackwardPointers pointers;
+      std::uint32_t offset = 0;
       layer->with_arguments(nullptr,
                             [&](const auto& q, const auto& k, const auto& v, const auto& out,
                                 const auto& lse, const auto& dout, const auto& dq, const auto& dk,
                                 const auto& dv, const auto& options, const auto& backward) {
+                              offset = options.dropout.offset;
                               pointers = {.q = q.data(),
                                           .k = k.data(),
                                           .v = v.data(),
@@ -198,7 +200,7 @@ TEST(BackwardPlan, RunsOnOtherMemoryAndFromManyThreads) {
                                           .grad_v = dv.data(),
                                           .mask = options.mask.data(),
                                           .bias = options.bias.data(),
-                                          .dropout_offset = &options.dropout.offset,
+                                          .dropout_offset = &offset,
                                           .grad_lse = backward.grad_lse.data(),
                                           .grad_bias = backward.grad_bias.data(),
                                           .grad_alibi_slopes = backward.grad_alibi_slopes.data(),
