@@ -24,7 +24,7 @@ struct Product {
   Product at(int axis, Index position) const {
     Product p = *this;
     const auto move = [&](auto& array) {
-      if (position > 0) array.data += position * array.batch_stride[axis];
+      if (position > 0 && array) array.data += position * array.batch_stride[axis];
       for (int i = axis; i + 1 < batch.axes; ++i) array.batch_stride[i] = array.batch_stride[i + 1];
     };
     move(p.x);

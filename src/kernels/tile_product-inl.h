@@ -36,7 +36,7 @@ template <>
 struct Arithmetic<Pair> {
   static HWY_INLINE V32 Broadcast(const float* a) {
     std::uint32_t pair;
-    std::memcpy(&pair, a, sizeof(pair));
+    std::memcpy(&pair, reinterpret_cast<const char*>(a), sizeof(pair));  // not aligned to floats
     return hn::BitCast(F32(), hn::Set(hn::RebindToUnsigned<F32>(), pair));
   }
   static HWY_INLINE V32 MulAdd(V32 a, V32 b, V32 sum) {
