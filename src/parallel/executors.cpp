@@ -53,6 +53,8 @@ bool may_use_tbb() {
   if (has_used) return true;
   const std::lock_guard lock(first_uses);
   [[maybe_unused]] static const int watching = std::atexit([] {
+    // A child's parent may have held the lock, and nobody gives it back there.
+    if (without_tbb.load(std::memory_order_relaxed)) return;
     const std::lock_guard wait(first_uses);
     leave_tbb();
   });
