@@ -48,15 +48,23 @@ struct TokenProduct {
     }
   }
 
-  // The dense array [batch..., seq, columns].
-  template <class T>
-  View<T, Row, Inner> dense(T* data, std::int64_t columns) const {
+  // The dense array [batch..., rows, columns].
+  template <class First, class Second, class T>
+  View<T, First, Second> dense_of(T* data, std::int64_t rows, std::int64_t columns) const {
     Numbers shape = extents, strides{};
     const auto axes = static_cast<std::size_t>(batch_axes);
-    shape[axes] = seq;
+    shape[axes] = rows;
     shape[axes + 1] = columns;
     detail::dense_strides(shape.data(), batch_axes + 2, strides.data());
     return {data, shape.data(), axes + 2, strides.data(), axes + 2};
+  }
+  template <class T>
+  View<T, Row, Inner> dense(T* data, std::int64_t columns) const {
+    return dense_of<Row, Inner>(data, seq, columns);
+  }
+  template <class T>
+  View<T, Head, Query> dense_lse(T* data, std::int64_t heads) const {
+    return dense_of<Head, Query>(data, heads, seq);
   }
 
   // Tokens as the caller laid them out.
@@ -71,17 +79,6 @@ struct TokenProduct {
     strides[axes] = tokens.template stride<Axis>();
     strides[axes + 1] = tokens.template stride<Embedding>();
     return {tokens.data(), shape.data(), axes + 2, strides.data(), axes + 2};
-  }
-
-  // The dense array [batch..., heads, seq].
-  template <class T>
-  View<T, Head, Query> dense_lse(T* data, std::int64_t heads) const {
-    Numbers shape = extents, strides{};
-    const auto axes = static_cast<std::size_t>(batch_axes);
-    shape[axes] = heads;
-    shape[axes + 1] = seq;
-    detail::dense_strides(shape.data(), batch_axes + 2, strides.data());
-    return {data, shape.data(), axes + 2, strides.data(), axes + 2};
   }
 
   // [batch..., seq, heads * depth] seen as [batch..., Head, Position, Depth].
