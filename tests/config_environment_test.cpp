@@ -19,6 +19,7 @@
 #include <string>
 
 #include "config/config.hpp"
+#include "rapt/rapt.h"
 #include "rapt/rapt.hpp"
 
 namespace rapt {
@@ -185,12 +186,29 @@ TEST_F(ConfigEnvironment, ExplainSaysWhichFilesWereRefused) {
     const View<const float, axis::KvHead, axis::Key, axis::DepthV> v(data, {1, 1, 4});
     const View<float, axis::Head, axis::Query, axis::DepthV> out(data, {1, 1, 4});
     attention(q, k, v, out);
-    return explain(q, k, v, out).text();
+    // In C, the same as fields.
+    const std::int64_t extents[] = {1, 1, 4};
+    const rapt_array in_c = rapt_dense(data, RAPT_F32, 3, extents);
+    rapt_plan* plan = nullptr;
+    rapt_explanation explained{};
+    explained.size = sizeof explained;
+    rapt_config_fields report{};
+    report.size = sizeof report;
+    if (rapt_plan_create(&plan, &in_c, &in_c, &in_c, &in_c, nullptr) != RAPT_OK ||
+        rapt_plan_explanation(plan, &explained) != RAPT_OK ||
+        rapt_config_report(&report, nullptr, 0, nullptr) != RAPT_OK ||
+        explained.n_config_refused != 1 || report.n_refused != 1)
+      return std::string("in C: ") + rapt_last_error();
+    const std::string fields = std::string("report ") + report.refused[0] + "\nexplained " +
+                               explained.config_refused[0] + "\n";
+    rapt_plan_destroy(plan);
+    return fields + explain(q, k, v, out).text();
   });
   EXPECT_NE(said.find("the config in use: compiled in\n"), std::string::npos) << said;
-  EXPECT_NE(said.find("not RAPT_CONFIG=" + path_ + ": config line 1: expected RAPT_ROW"),
-            std::string::npos)
-      << said;
+  for (const char* where : {"not ", "report ", "explained "})
+    EXPECT_NE(said.find(where + ("RAPT_CONFIG=" + path_ + ": config line 1: expected RAPT_ROW")),
+              std::string::npos)
+        << said;
 }
 
 TEST_F(ConfigEnvironment, LoadedConfigComesBeforeTheFile) {

@@ -324,7 +324,7 @@ RAPT_API rapt_status rapt_plan_run_backward(const rapt_plan* plan,
 RAPT_API rapt_status rapt_plan_explain(const rapt_plan* plan, char* text, size_t capacity,
                                        size_t* length);
 
-// Text in it is the plan's, and lives as long as that.
+// Text and array in it are the plan's, and live as long as that.
 typedef struct rapt_explanation {
   size_t size;
   const char* target;      // ISA
@@ -346,6 +346,8 @@ typedef struct rapt_explanation {
   const char* bench_case;   // rapt-bench --case computes the like; "": there is nothing to compute
   const char* config_source;  // of the config in use: see rapt_config_report
   int64_t sum_tasks;  // backward: after the others, for gradients that heads and batch share
+  const char* const* config_refused;  // [n_config_refused]: files, each with the reason
+  int64_t n_config_refused;
 } rapt_explanation;
 RAPT_API rapt_status rapt_plan_explanation(const rapt_plan* plan, rapt_explanation* explanation);
 
@@ -581,18 +583,23 @@ RAPT_API rapt_status rapt_set_target(const char* name);
 RAPT_API rapt_status rapt_load_config(const char* text);
 RAPT_API rapt_status rapt_config_text(char* text, size_t capacity, size_t* length);
 
-// How many rows the config in use has, and what calls on this machine make of them.
-typedef struct rapt_config_rows {
+// Where the config in use is from, and what calls on this machine make of its rows. See
+// ConfigReport in rapt/config.hpp. Text and array in it are the library's, and live until the next
+// rapt_config_report on this thread.
+typedef struct rapt_config_fields {
   size_t size;
-  int64_t read;
-  int64_t used;     // for ISA targets that run here
-  int64_t ignored;  // the others
-} rapt_config_rows;
+  int64_t read;                // rows
+  int64_t used;                // for ISA targets that run here
+  int64_t ignored;             // the others
+  const char* source;          // "RAPT_CONFIG=FILE", a path, "load_config" or "compiled in"
+  const char* reason;          // why the first row that is not used as it stands is not; or ""
+  const char* const* refused;  // [n_refused]: files that were to be loaded, each with the reason
+  int64_t n_refused;
+} rapt_config_fields;
 
-// Of the config in use: its rows (where rows is not null: written as far as its size says), and in
-// lines of text where it is from, why the first row that is ignored is, and which files were
-// refused and why. A file that the environment names is never an error: see rapt/config.hpp.
-RAPT_API rapt_status rapt_config_report(rapt_config_rows* rows, char* text, size_t capacity,
+// Of the config in use: in fields (where they are not null: written as far as their size says), and
+// in lines of text. A file that the environment names is never an error: see rapt/config.hpp.
+RAPT_API rapt_status rapt_config_report(rapt_config_fields* fields, char* text, size_t capacity,
                                         size_t* length);
 
 #ifdef __cplusplus

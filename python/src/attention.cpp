@@ -162,7 +162,8 @@ void add_attention(nb::module_& module) {
       .def_ro("block_kv", &Explanation::Cut::block_kv)
       .def_ro("units", &Explanation::Cut::units)
       .def_ro("parts", &Explanation::Cut::parts)
-      .def_ro("part_kv", &Explanation::Cut::part_kv);
+      .def_ro("part_kv", &Explanation::Cut::part_kv)
+      .def_ro("part_rows", &Explanation::Cut::part_rows);
   explanation.def_ro("bench_case", &Explanation::bench_case)
       .def_ro("target", &Explanation::target)
       .def_ro("config_row", &Explanation::config_row)
@@ -182,6 +183,7 @@ void add_attention(nb::module_& module) {
       .def_ro("masked_tiles", &Explanation::masked_tiles)
       .def_ro("flops", &Explanation::flops)
       .def_ro("bytes", &Explanation::bytes)
+      .def_ro("sum_tasks", &Explanation::sum_tasks)
       .def("__str__", &Explanation::text);
   module.def("explain", explain, "q"_a, "k"_a, "v"_a, "options"_a,
              nb::sig("def explain(q: Array, k: Array, v: Array, *, " RAPT_OPTIONS

@@ -1,4 +1,4 @@
-// attention_backward.
+// attention_backward, explain_backward.
 #include "module.hpp"
 #include "signatures.hpp"
 
@@ -45,9 +45,13 @@ class Gradients {
   std::vector<Result> results_;
 };
 
-nb::tuple attention_backward(nb::handle q, nb::handle k, nb::handle v, nb::handle out,
-                             nb::handle lse, nb::handle grad_out, const nb::kwargs& given) {
-  Keywords keywords("attention_backward", given);
+// Calls call(arguments...), as attention_backward() has them, without the GIL, and returns the
+// gradients.
+template <class Call>
+nb::tuple differentiate(const char* function, nb::handle q, nb::handle k, nb::handle v,
+                        nb::handle out, nb::handle lse, nb::handle grad_out,
+                        const nb::kwargs& given, const Call& call) {
+  Keywords keywords(function, given);
   const Layout layout = Common::read_layout(keywords, "bhsd");
   const AtMost threads = Common::read_threads(keywords);
   AttentionOptions options;
@@ -76,26 +80,45 @@ nb::tuple attention_backward(nb::handle q, nb::handle k, nb::handle v, nb::handl
   keywords.finish();
 
   compute([&] {
-    rapt::attention_backward(stored_view<AnyQ>(q_array, layout), stored_view<AnyK>(k_array, layout),
-                             stored_view<AnyV>(v_array, layout), out_view, lse_view, grad_out_view,
-                             grad_q, grad_k, grad_v, options, backward);
+    call(stored_view<AnyQ>(q_array, layout), stored_view<AnyK>(k_array, layout),
+         stored_view<AnyV>(v_array, layout), out_view, lse_view, grad_out_view, grad_q, grad_k,
+         grad_v, options, backward);
   });
   return gradients.objects();
 }
 
+nb::tuple attention_backward(nb::handle q, nb::handle k, nb::handle v, nb::handle out,
+                             nb::handle lse, nb::handle grad_out, const nb::kwargs& given) {
+  return differentiate("attention_backward", q, k, v, out, lse, grad_out, given,
+                       [](const auto&... arguments) { rapt::attention_backward(arguments...); });
+}
+
+Explanation explain_backward(nb::handle q, nb::handle k, nb::handle v, nb::handle out,
+                             nb::handle lse, nb::handle grad_out, const nb::kwargs& given) {
+  Explanation explanation;
+  differentiate(
+      "explain_backward", q, k, v, out, lse, grad_out, given,
+      [&](const auto&... arguments) { explanation = rapt::explain_backward(arguments...); });
+  return explanation;
+}
+
+// Of both functions.
+#define RAPT_BACKWARD                                                                           \
+  "(q: Array, k: Array, v: Array, out: Array, lse: Array, grad_out: Array, *, " RAPT_OPTIONS    \
+  ", cu_seqlens_q: Array | None = None, cu_seqlens_kv: Array | None = None, grad_lse: Array | " \
+  "None = None, return_grad_bias: bool = False, return_grad_alibi_slopes: bool = False, "       \
+  "return_grad_sinks: bool = False, " RAPT_COMMON ") -> "
+
 }  // namespace
 
 void add_backward(nb::module_& module) {
-  module.def(
-      "attention_backward", attention_backward, "q"_a, "k"_a, "v"_a, "out"_a, "lse"_a, "grad_out"_a,
-      "options"_a,
-      nb::sig("def attention_backward(q: Array, k: Array, v: Array, out: Array, lse: Array, "
-              "grad_out: Array, *, " RAPT_OPTIONS
-              ", cu_seqlens_q: Array | None = None, cu_seqlens_kv: Array | None = None, grad_lse: "
-              "Array | None = None, return_grad_bias: bool = False, return_grad_alibi_slopes: bool "
-              "= False, return_grad_sinks: bool = False, " RAPT_COMMON
-              ") -> tuple[typing.Any, ...]"),
-      attention_backward_text);
+  module.def("attention_backward", attention_backward, "q"_a, "k"_a, "v"_a, "out"_a, "lse"_a,
+             "grad_out"_a, "options"_a,
+             nb::sig("def attention_backward" RAPT_BACKWARD "tuple[typing.Any, ...]"),
+             attention_backward_text);
+  module.def("explain_backward", explain_backward, "q"_a, "k"_a, "v"_a, "out"_a, "lse"_a,
+             "grad_out"_a, "options"_a, nb::sig("def explain_backward" RAPT_BACKWARD "Explanation"),
+             explain_backward_text);
 }
 
 }  // namespace rapt::python

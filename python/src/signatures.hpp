@@ -91,6 +91,9 @@ array of float64) and returns as many weights.)";
 inline constexpr const char* explain_text =
     R"(How attention() would compute this, without running it: print it.)";
 
+inline constexpr const char* explain_backward_text =
+    R"(How attention_backward() would compute this, without running it: print it.)";
+
 inline constexpr const char* explanation_text =
     R"(How a problem is computed. str() says it in words.)";
 

@@ -111,6 +111,13 @@ void with_backward(const BackwardArrays& of, const rapt_attention_options& optio
 using namespace rapt;     // NOLINT(google-build-using-namespace)
 using namespace rapt::c;  // NOLINT(google-build-using-namespace)
 
+// What an array of texts in C points to.
+std::vector<const char*> pointers_to(const std::vector<std::string>& texts) {
+  std::vector<const char*> pointers;
+  for (const std::string& text : texts) pointers.push_back(text.c_str());
+  return pointers;
+}
+
 // What text and arrays of rapt_explanation and rapt_cut point to.
 struct Explained {
   explicit Explained(Explanation all) : fields(std::move(all)) {
@@ -122,6 +129,13 @@ struct Explained {
   }
   const Explanation fields;
   std::vector<std::vector<rapt_refusal>> refused;  // of each cut
+  const std::vector<const char*> config_refused = pointers_to(fields.config_refused);
+};
+
+// And those of rapt_config_fields.
+struct Reported {
+  ConfigReport report;
+  std::vector<const char*> refused;
 };
 
 struct rapt_plan {
@@ -359,7 +373,8 @@ rapt_status rapt_plan_explain(const rapt_plan* plan, char* text, size_t capacity
 
 rapt_status rapt_plan_explanation(const rapt_plan* plan, rapt_explanation* explanation) {
   return guarded([&] {
-    const Explanation& e = must("plan", plan).explained().fields;
+    const Explained& all = must("plan", plan).explained();
+    const Explanation& e = all.fields;
     rapt_explanation c{};
     c.target = e.target.c_str();
     c.config_row = e.config_row.c_str();
@@ -380,6 +395,8 @@ rapt_status rapt_plan_explanation(const rapt_plan* plan, rapt_explanation* expla
     c.bench_case = e.bench_case.c_str();
     c.config_source = e.config_source.c_str();
     c.sum_tasks = e.sum_tasks;
+    c.config_refused = all.config_refused.data();
+    c.n_config_refused = static_cast<int64_t>(all.config_refused.size());
     fill("explanation", explanation, c);
   });
 }
@@ -669,12 +686,19 @@ rapt_status rapt_load_config(const char* text) {
   return guarded([&] { load_config(&must("text", text)); });
 }
 
-rapt_status rapt_config_report(rapt_config_rows* rows, char* text, size_t capacity,
+rapt_status rapt_config_report(rapt_config_fields* fields, char* text, size_t capacity,
                                size_t* length) {
   return guarded([&] {
-    const ConfigReport report = config_report();
-    if (rows != nullptr) fill("rows", rows, {0, report.read, report.used, report.ignored});
-    write_text(report.text(), text, capacity, length);
+    static thread_local Reported last;
+    Reported now{config_report(), {}};
+    now.refused = pointers_to(now.report.refused);
+    last = std::move(now);  // which moves no text of the array
+    const ConfigReport& r = last.report;
+    if (fields != nullptr)
+      fill("fields", fields,
+           {0, r.read, r.used, r.ignored, r.source.c_str(), r.reason.c_str(), last.refused.data(),
+            static_cast<int64_t>(last.refused.size())});
+    write_text(r.text(), text, capacity, length);
   });
 }
 

@@ -881,14 +881,14 @@ static void test_layout(void) {
   CHECK_LAST(rapt_append_options, executor, 64);
   CHECK_LAST(rapt_gemm_options, executor, 40);
   CHECK_LAST(rapt_gemm_backward_options, executor, 24);
-  CHECK_LAST(rapt_explanation, sum_tasks, 152);
+  CHECK_LAST(rapt_explanation, n_config_refused, 168);
   CHECK_LAST(rapt_refusal, reason, 8);
   CHECK_LAST(rapt_cut, part_rows, 96);
   CHECK_LAST(rapt_layer_shape, d_v, 40);
   CHECK_LAST(rapt_layer_parameters, b_output, 72);
   CHECK_LAST(rapt_layer_gradients, v_tokens, 96);
   CHECK_LAST(rapt_allocator, deallocate, 24);
-  CHECK_LAST(rapt_config_rows, ignored, 24);
+  CHECK_LAST(rapt_config_fields, n_refused, 56);
   CHECK(offsetof(rapt_executor, parallel_for) == 24 && sizeof(rapt_executor) == 32);
 }
 
@@ -916,24 +916,26 @@ static void test_machine(void) {
   static const char kRow[] =
       "RAPT_ROW(gemm, LASX, f32, tile=6x2, block_m=96, block_n=96, block_k=96, direct_rows=6)\n";
   CHECK(rapt_load_config(kRow) == RAPT_OK);
-  rapt_config_rows rows = {.size = sizeof rows};
+  rapt_config_fields fields = {.size = sizeof fields};
   char report[1024];
-  CHECK(rapt_config_report(&rows, report, sizeof report, &length) == RAPT_OK);
-  CHECK(rows.read == 1 && rows.used + rows.ignored == 1 && rows.size == sizeof rows);
+  CHECK(rapt_config_report(&fields, report, sizeof report, &length) == RAPT_OK);
+  CHECK(fields.read == 1 && fields.used + fields.ignored == 1 && fields.size == sizeof fields);
+  CHECK(strcmp(fields.source, "load_config") == 0 && fields.n_refused == 0);
   CHECK(strstr(report, "load_config") != NULL && length == strlen(report));
-  CHECK(rows.used == 1 || strstr(report, "LASX is not in this build") != NULL);
+  CHECK(fields.used == 1 || strstr(fields.reason, "LASX is not in this build") != NULL);
+  CHECK(strstr(report, fields.reason) != NULL);
   struct {
-    rapt_config_rows known;
+    rapt_config_fields known;
     int64_t added;
-  } newer_rows = {{.size = sizeof newer_rows}, 5};
-  CHECK(rapt_config_report(&newer_rows.known, NULL, 0, NULL) == RAPT_OK);
-  CHECK(newer_rows.known.read == 1 && newer_rows.added == 0);
-  rows = (rapt_config_rows){.size = offsetof(rapt_config_rows, used), .used = 77};
-  CHECK(rapt_config_report(&rows, NULL, 0, NULL) == RAPT_OK);
-  CHECK(rows.read == 1 && rows.used == 77);  // an older caller's struct ends before it
-  rows.size = 0;
-  CHECK_ERROR(rapt_config_report(&rows, NULL, 0, NULL), RAPT_BAD_VALUE,
-              WORDS("rows.size", "sizeof"));
+  } newer_fields = {{.size = sizeof newer_fields}, 5};
+  CHECK(rapt_config_report(&newer_fields.known, NULL, 0, NULL) == RAPT_OK);
+  CHECK(newer_fields.known.read == 1 && newer_fields.added == 0);
+  fields = (rapt_config_fields){.size = offsetof(rapt_config_fields, used), .used = 77};
+  CHECK(rapt_config_report(&fields, NULL, 0, NULL) == RAPT_OK);
+  CHECK(fields.read == 1 && fields.used == 77);  // an older caller's struct ends before it
+  fields.size = 0;
+  CHECK_ERROR(rapt_config_report(&fields, NULL, 0, NULL), RAPT_BAD_VALUE,
+              WORDS("fields.size", "sizeof"));
   CHECK(rapt_load_config("") == RAPT_OK);
   CHECK_ERROR(rapt_load_config(NULL), RAPT_BAD_VALUE, WORDS("text", "null"));
   free(text);

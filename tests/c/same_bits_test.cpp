@@ -303,6 +303,7 @@ TEST(C, ExplainsInTheSameFields) {
     EXPECT_EQ(c.bytes, e.bytes);
     EXPECT_EQ(c.bench_case, e.bench_case);
     EXPECT_EQ(c.config_source, e.config_source);
+    EXPECT_EQ(c.n_config_refused, 0);  // ExplainSaysWhichFilesWereRefused has others
     for (std::size_t i = 0; i < e.cuts.size(); ++i) {
       const Explanation::Cut& of = e.cuts[i];
       rapt_cut cut{};

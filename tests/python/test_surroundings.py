@@ -260,6 +260,15 @@ def test_explain():
     text = str(rapt.explain(packed, packed, packed, cu_seqlens_q=lengths, cu_seqlens_kv=lengths, layout="bshd"))
     assert "seq_q 6" in text
 
+    q = np.ones((1, 2, 300, 64), np.float32)
+    sinks = np.zeros(2, np.float32)
+    out, lse = rapt.attention(q, q, q, sinks=sinks, return_lse=True)
+    explanation = rapt.explain_backward(q, q, q, out, lse, out, sinks=sinks, return_grad_sinks=True)
+    (cut,) = explanation.cuts
+    assert cut.algorithm == "flash_backward" and cut.parts * cut.part_rows >= 300 and explanation.sum_tasks > 0
+    assert f"then {explanation.sum_tasks} for gradients" in str(explanation)
+    assert explanation.config_refused == []
+
 
 def test_targets():
     names = rapt.targets()

@@ -126,8 +126,8 @@ class EveryCall {
     });
     add("rapt_config_text", [this] { return rapt_config_text(text_, sizeof(text_), nullptr); });
     add("rapt_config_report", [this] {
-      rapt_config_rows rows = sized<rapt_config_rows>();
-      return rapt_config_report(&rows, text_, sizeof(text_), nullptr);
+      rapt_config_fields fields = sized<rapt_config_fields>();
+      return rapt_config_report(&fields, text_, sizeof(text_), nullptr);
     });
     add("rapt_load_config", [] { return rapt_load_config(""); });
   }
