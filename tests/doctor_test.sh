@@ -1,7 +1,7 @@
 #!/bin/sh
-# `rapt doctor` as a program: what it says, and the troubles that it finds. Usage: doctor_test.sh <rapt>
+# `rapt doctor` as a program: what it says, and the troubles that it finds.
+# Usage: doctor_test.sh <rapt>, or python -m rapt
 set -eu
-rapt=$1
 directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
 fail() { echo "FAILED: $*" >&2; cat "$directory/said" >&2; exit 1; }
@@ -13,7 +13,7 @@ unset RAPT_CONFIG RAPT_TARGET RAPT_TRACE RAPT_VERBOSE
 one=$(taskset -cp $$ | sed 's/.*: *\([0-9]*\).*/\1/')
 echo rubbish >"$directory/config.hpp"
 RAPT_CONFIG=$directory/config.hpp RAPT_TRASE=1 RAPT_TRACE=$directory/trace.txt \
-  taskset -c "$one" "$rapt" doctor >"$directory/said" || fail "it found a wrong result"
+  taskset -c "$one" "$@" doctor >"$directory/said" || fail "it found a wrong result"
 for about in rapt CPU 'ISA targets' caches threads config environment limits self-check; do says "^$about "; done
 says '^threads  *1 by default: .* affinity leaves 1,'
 says '^config  *compiled in: 0 rows'
@@ -27,5 +27,5 @@ targets=$(sed -n 's/^ISA targets  *\(.*\) (of this build.*/\1/p' "$directory/sai
 for target in $targets; do says "^self-check .* $target [1-9][0-9]*"; done
 grep -q '^attention/2,4,2,37,53,48,40/causal  calls:' "$directory/trace.txt" || fail "the trace"
 
-"$rapt" --version | grep -q '^rapt [0-9]' || fail "--version"
-if "$rapt" >"$directory/said" 2>&1; then fail "no subcommand was taken"; fi
+"$@" --version | grep -q '^rapt [0-9]' || fail "--version"
+if "$@" >"$directory/said" 2>&1; then fail "no subcommand was taken"; fi

@@ -1,5 +1,6 @@
-// The machine: targets and config.
+// The machine: targets, config, rapt doctor.
 #include "module.hpp"
+#include "tune/doctor.hpp"
 
 namespace rapt::python {
 
@@ -25,12 +26,12 @@ void add_machine(nb::module_& module) {
   module.def(
       "load_config", [](const std::string& text) { return rapt::load_config(text); }, "text"_a,
       "Replaces the tuned config of the process by the text of a config header, all or nothing, "
-      "and "
-      "says what became of its rows; '' goes back to the one that was compiled in.");
+      "and says what became of its rows; '' goes back to the one that was compiled in.");
   module.def("config_report", [] { return rapt::config_report(); }, "Of the config in use.");
   module.def(
       "config_text", [] { return rapt::config_text(); },
       "The config in use, as text that load_config() takes.");
+  module.def("_doctor", &tune::doctor, nb::call_guard<nb::gil_scoped_release>());
 }
 
 }  // namespace rapt::python
