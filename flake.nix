@@ -1,5 +1,6 @@
 # `nix build` builds and installs rapt and rapt-tune; `nix develop` gives a shell in which `meson setup build` finds all
-# that tests, tuner, benchmarks and docs need.
+# that tests, tuner, benchmarks and docs need. The tests evaluate this file with names in the place of nixpkgs
+# (tests/embed/flake_test.nix); they do not build it, since that takes nixpkgs' own servers.
 {
   description = "rapt: attention for CPUs";
 

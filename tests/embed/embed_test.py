@@ -2,13 +2,15 @@
 
 usage: embed_test.py WAY SOURCE_ROOT BUILD_ROOT CC CXX
 
-All ways but `uninstalled` and `subproject` start from `meson install` into a directory that is not the prefix, so the
+All ways but `uninstalled`, `subproject` and `nix` start from `meson install` into a directory that is not the prefix, so the
 installed tree must work wherever it lies; and pkg-config sees nothing but this tree, so no development files of rapt's
 dependencies can be asked for.
 """
 
+import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -146,6 +148,21 @@ elif way == "subproject":
     (subprojects / "rapt").symlink_to(source)
     # One ISA target and no optimizer: this is about the build files.
     meson("--force-fallback-for=rapt", "--buildtype=plain", "-Drapt:targets=scalar", "-Drapt:tbb=disabled")
+
+elif way == "nix":
+    said = run("nix-instantiate", "--store", "dummy://", "--eval", "--strict", "--json",
+               source / "tests" / "embed" / "flake_test.nix")
+    flake = json.loads(said.splitlines()[-1])
+    wrap = dict(re.findall(r"^(source_\w+) = (.*)$", (source / "subprojects" / "highway.wrap").read_text(), re.MULTILINE))
+    version = re.search("version: '(.*)'", (source / "meson.build").read_text())[1]
+    options = re.findall(r"^option\('(\w+)'", (source / "meson_options.txt").read_text(), re.MULTILINE)
+    for package in flake["packages"]:
+        must_be(package["version"], version, "version")
+        must_be(package["postPatch"].split()[3:],
+                ["cp", wrap["source_url"], wrap["source_hash"], "\\", "subprojects/packagecache/" + wrap["source_filename"]],
+                "Highway")
+        unknown = {flag[2:].split("=")[0] for flag in package["mesonFlags"]} - set(options)
+        must_be(unknown, set(), "options that Meson does not know")
 
 elif way == "ctypes":
     install()
