@@ -49,6 +49,11 @@ def blocks_of(page):
         report(False, f"{page.name}:{start}: a block without an end")
 
 
+def tool(name):
+    """rapt's own program, where it is built."""
+    return next((build / room / name for room in ("tune", "bench") if (build / room / name).exists()), None)
+
+
 def program(blocks, preamble, void, after):
     """One program of fragments: each a function, its includes and usings before all of them, a check after each."""
     head, body, calls = [f'#include "{preamble}"'], [], []
@@ -62,8 +67,9 @@ def program(blocks, preamble, void, after):
 
 
 def blocks():
-    """Blocks of C++ and C compile, link and run, those of a page as one program; bash is parsed, and run where it says
-    so (```bash run), from a place that looks like the project's root; Python runs where the package is installed.
+    """Blocks of C++ and C compile, link and run, those of a page as one program; bash is parsed, scripts
+    and options that it names are there, and it is run where it says so (```bash run), from a place that looks like the
+    project's root; rows of a config are taken by rapt-tune; Python runs where the package is installed.
     Arguments: the commands of the C and the C++ compiler."""
     cc, cxx = arguments
     here = pathlib.Path(__file__).parent
@@ -75,8 +81,8 @@ def blocks():
     for page in pages:
         found = list(blocks_of(page))
         for line, words, _ in found:
-            if words and words[0] not in ("cpp", "c", "bash", "python"):
-                report(False, f"{page.name}:{line}: nothing checks the language {words[0]}")
+            if words[:1] not in (["cpp"], ["c"], ["bash"], ["python"], ["config"]):
+                report(False, f"{page.name}:{line}: nothing checks the language {words}")
         checked += len(found)
         for language, (suffix, *parts, compiler) in compilers.items():
             fragments = [block for block in found if block[1][:1] == [language]]
@@ -94,12 +100,26 @@ def blocks():
                 run(f"{page.name}:{line}: bash is parsed", "bash", "-n", "-c", script)
                 for script_file in re.findall(r"^bash (\S+)", script, re.MULTILINE):
                     report((source / script_file).is_file(), f"{page.name}:{line}: {script_file} is there")
+                for name, options in re.findall(r"^(rapt[\w-]*) ([^#\n]*)", script, re.MULTILINE):
+                    if not tool(name):
+                        print(f"skip {page.name}:{line}: {name} is not built")
+                        continue
+                    known = subprocess.run([tool(name), "--help"], text=True, capture_output=True, check=False).stdout
+                    for option in re.findall(r"(?:^| )(--\w[\w-]*)", options):
+                        report(re.search(rf"{option}\b", known) is not None, f"{page.name}:{line}: {name} has {option}", known)
             elif words == ["bash", "run"]:
                 root = work / f"{page.stem}-{line}"
                 root.mkdir()
                 for entry in source.iterdir():
                     (root / entry.name).symlink_to(entry)
                 run(f"{page.name}:{line}: bash runs", "bash", "-c", script, cwd=root)
+            elif words[:1] == ["config"]:
+                config = work / f"{page.stem}-{line}.hpp"
+                config.write_text("\n".join(code) + "\n")
+                if tool("rapt-tune"):
+                    run(f"{page.name}:{line}: a config", tool("rapt-tune"), "--check", config)
+                else:
+                    print(f"skip {page.name}:{line}: rapt-tune is not built")
             elif words[:1] == ["python"]:
                 if subprocess.run([sys.executable, "-c", "import rapt"], capture_output=True, check=False).returncode == 0:
                     run(f"{page.name}:{line}: python runs", sys.executable, "-c", script.removeprefix("set -e\n"))
