@@ -1,11 +1,13 @@
 """rapt as a foreign function of XLA: rapt.jax.attention works under jax.jit, jax.grad and jax.vmap, on the CPU."""
 
 import functools
+import typing
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
+from jax.typing import ArrayLike
 
 from . import _core
 
@@ -19,36 +21,36 @@ _BYTES_OF_32 = 18  # of 4-bit numbers, in an array of uint8
 
 
 def attention(
-    q,
-    k,
-    v,
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike,
     *,
     causal: bool = False,
-    q_offset=None,
+    q_offset: ArrayLike | None = None,
     window: tuple[int, int] = (-1, -1),
-    mask=None,
-    bias=None,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
     softcap: float = 0.0,
-    alibi_slopes=None,
-    sinks=None,
+    alibi_slopes: ArrayLike | None = None,
+    sinks: ArrayLike | None = None,
     scale: float | None = None,
-    kv_lengths=None,
-    block_table=None,
+    kv_lengths: ArrayLike | None = None,
+    block_table: ArrayLike | None = None,
     chunk: int = 0,
     prefix: int = 0,
-    q_segments=None,
-    kv_segments=None,
-    tree=None,
-    k_scales=None,
-    v_scales=None,
+    q_segments: ArrayLike | None = None,
+    kv_segments: ArrayLike | None = None,
+    tree: ArrayLike | None = None,
+    k_scales: ArrayLike | None = None,
+    v_scales: ArrayLike | None = None,
     dropout_p: float = 0.0,
-    dropout_seed=0,
-    dropout_offset=0,
+    dropout_seed: ArrayLike = 0,
+    dropout_offset: ArrayLike = 0,
     round_weights: bool | None = None,
     return_lse: bool = False,
     layout: str = "bhsd",
     threads: int | None = None,
-):
+) -> typing.Any:
     """rapt.attention, which says what the arguments are, inside jax.jit, jax.grad and jax.vmap.
 
     causal, window, softcap, scale, chunk, prefix, dropout_p, round_weights, return_lse, layout and threads are
