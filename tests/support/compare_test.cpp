@@ -111,8 +111,10 @@ std::vector<float> mutated(const Problem<float>& problem, const Salience& map, M
       for (double x : p) sum += x;
       std::vector<double> sums(static_cast<std::size_t>(d_v));
       const double* value = values.data();
+      double* const to = sums.data();  // this test is not optimized
       for (double x : p) {
-        for (double& of : sums) of += x / sum * *value++;
+        const double weight = x / sum;
+        for (std::int64_t d = 0; d < d_v; ++d) to[d] += weight * *value++;
       }
       const bool zero = mutant == Mutant::all_zero ||
                         (mutant == Mutant::zeroes_a_row && at_row.value == rows / 2);
