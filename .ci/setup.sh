@@ -28,7 +28,8 @@ install() {
     as_root=(sudo)
   fi
   echo "installing ${missing[*]}"
-  "${as_root[@]}" apt-get update -qq
+  [[ -n ${apt_is_updated:-} ]] || "${as_root[@]}" apt-get update -qq
+  export apt_is_updated=yes  # for the scripts that this one runs, too
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
 }
