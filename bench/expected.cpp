@@ -137,16 +137,25 @@ Expected expected_gemm(const Shape& shape, const GemmOperands& operands, double 
   return expected;
 }
 
+namespace {
+
+// How far weights, and gradients of scores, may be rounded: see RoundWeights.
+double rounded_weights(const AttentionArrays& arrays) {
+  const bool all_bf16 = arrays.q.type == Type::bf16 && arrays.k.type == Type::bf16 &&
+                        arrays.v.type == Type::bf16 && arrays.out.type == Type::bf16;
+  return all_bf16 ? 0x1p-8 : 0;
+}
+
+}  // namespace
+
 Expected expected_attention(const AttentionLayout& layout, const AttentionArrays& arrays,
                             double between) {
   Expected expected;
   const Shape& shape = layout.shape();
   const Modifiers& m = shape.modifiers;
   const AttentionSizes sizes = shape.attention();
-  // Weights may be rounded, see RoundWeights; what is divided by their sum is not.
-  const bool all_bf16 = arrays.q.type == Type::bf16 && arrays.k.type == Type::bf16 &&
-                        arrays.v.type == Type::bf16 && arrays.out.type == Type::bf16;
-  const double rounded = all_bf16 ? 0x1p-8 : 0;
+  // What is divided by the sum of the weights is not rounded.
+  const double rounded = rounded_weights(arrays);
   for (const std::int64_t row : sample(sizes.batch * sizes.heads * sizes.seq_q)) {
     const std::int64_t batch = row / sizes.seq_q / sizes.heads;
     const std::int64_t head = row / sizes.seq_q % sizes.heads;
@@ -228,7 +237,8 @@ class BackwardPairs {
         arrays_(arrays),
         sizes_(layout.shape().attention()),
         own_forward_(own_forward),
-        between_(between) {
+        between_(between),
+        rounded_(rounded_weights(arrays.forward)) {
     for (std::int64_t row = 0; own_forward && row < layout.kv_rows(); ++row)
       largest_norm_ = std::max(largest_norm_, norm(arrays.forward.k, row, sizes_.d_k));
   }
@@ -248,10 +258,12 @@ class BackwardPairs {
       const double q = norm(arrays_.forward.q, q_row, sizes_.d_k);
       const double largest = q * largest_norm_ / std::sqrt(static_cast<double>(sizes_.d_k));
       const auto n = static_cast<double>(layout_.shape().keys_of(batch, query).count());
-      const double rounded = between_ * std::min(1.0, 6 / std::sqrt(std::max(n, 1.0)));
+      const double many = std::min(1.0, 6 / std::sqrt(std::max(n, 1.0)));
+      const double rounded = between_ * many;
       of.lse_error = (g(sizes_.d_k + kRoundings) + 8 * kU) * largest + 2 * kU * std::abs(of.lse) +
                      g_softmax(sizes_.seq_kv);
-      out_error = (2 * of.lse_error + g_softmax(sizes_.seq_kv)) * kLargestValue + 2 * rounded;
+      out_error = (2 * of.lse_error + g_softmax(sizes_.seq_kv)) * kLargestValue +
+                  2 * (rounded + rounded_ * many);
       of.lse_error += rounded * (1 + largest);
     }
     for (std::int64_t d = 0; d < sizes_.d_v; ++d) {
@@ -291,7 +303,7 @@ class BackwardPairs {
     const double dp_error = g(sizes_.d_v + 3) * magnitude;
     const double difference = dp - row.delta.value;
     Pair of;
-    of.weight = {kept * p, kept * (p_error + 2 * kU * p), kept * p_rounding};
+    of.weight = {kept * p, kept * (p_error + 2 * kU * p), kept * (p_rounding + rounded_ * p)};
     of.dscore = {
         p * difference,
         p_error * std::abs(difference) + (p + p_error) * (dp_error + row.delta.error) +
@@ -307,6 +319,7 @@ class BackwardPairs {
                of.dscore.error * (slope + slope_error) + std::abs(of.dscore.value) * slope_error,
                of.dscore.rounding + std::abs(of.dscore.value) * 2 * s.rounding / kCap};
     }
+    of.ds.rounding += rounded_ * std::abs(of.ds.value);
     return of;
   }
 
@@ -325,7 +338,7 @@ class BackwardPairs {
   const BackwardArrays& arrays_;
   const AttentionSizes sizes_;
   const bool own_forward_;
-  const double between_;
+  const double between_, rounded_;
   double largest_norm_ = 0;  // of a key
 };
 

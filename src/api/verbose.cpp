@@ -61,7 +61,7 @@ std::string line(const tiles::AttentionProblem& p, const tiles::AttentionPlan& p
 
 std::string line(const tiles::BackwardProblem& p, const tiles::BackwardPlan& plan) {
   std::string text = std::string("attention_backward,") + plan.kernels->target + ",";
-  text += plan.cuts.empty() ? "nothing" : tiles::kBackwardName;
+  text += plan.cuts.empty() ? "nothing" : plan.name();
   if (plan.cuts.size() > 1) text += "+";
   return text + problem_of(p.forward, p.out.type) + ",tasks " + number(plan.tasks);
 }

@@ -112,6 +112,10 @@ struct SoftmaxBackward {
   float scale, softcap;
   const float* lse;    // [rows, in whole vectors]
   const float* delta;  // the same: the sum over all keys of p dp, less the gradient of lse
+  // Or null: in addition, both rounded to bf16, [n, row]; and those of dp once more, keys 2i and
+  // 2i + 1 as pairs in row i of [n / 2, rounded up, row]. That of a key that is not there is 0.
+  BFloat16 *p_rounded = nullptr, *dp_rounded = nullptr;
+  float* dp_pairs = nullptr;
 };
 
 // Dropout of p [n, NR], each column a row of attention: 0 where the word of Philox 4x32-10 with key
@@ -152,8 +156,9 @@ struct PackColumns {
 struct PackPairs {
   StoredRows b;  // [rows] rows, each [columns]
   Index rows, columns;
-  bool finite;   // 0 in place of NaN and infinity
-  float* pairs;  // [rows / 2, rounded up, columns]
+  bool finite;      // 0 in place of NaN and infinity
+  float* pairs;     // [rows / 2, rounded up, columns]
+  Index pairs_row;  // from row to row of pairs
 };
 
 // destination[r][x * stride] = panel[x, r] / divisor[r]; 0 where divisor[r] is 0

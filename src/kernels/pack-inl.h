@@ -128,7 +128,7 @@ inline void PackPairsOf(const PackPairs& p) {
     return hn::PromoteTo(d, v);
   };
   for (Index i = 0; i < p.rows; i += 2) {
-    float* to = p.pairs + i / 2 * p.columns;
+    float* to = p.pairs + i / 2 * p.pairs_row;
     for (Index x = 0; x < p.columns; x += n) {
       const V32 pair = hn::BitCast(F32(), hn::Or(load(i, x), hn::ShiftLeft<16>(load(i + 1, x))));
       if (x + n <= p.columns) {

@@ -5,6 +5,7 @@
 // by rescale = e^(scale (m - m')). Two layouts, one body: either each lane is a row of its own
 // (kLanes), or all lanes belong to one row (kRows) and maximum and sum go across them at the end.
 #include "kernels/exp-inl.h"
+#include "kernels/round-inl.h"
 #include "kernels/tanh-inl.h"
 
 #if defined(RAPT_KERNELS_SOFTMAX_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -13,8 +14,6 @@
 #else
 #define RAPT_KERNELS_SOFTMAX_INL_H_
 #endif
-
-#include <array>
 
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
@@ -62,33 +61,6 @@ HWY_INLINE void Prepare(float* s, const float* bias, Index vectors, Index stride
     }
     hn::StoreU(hn::IfThenElse(hn::Eq(b, minus_inf), b, score), d, s + j * stride);
   }
-}
-
-// Two numbers of each lane, rounded to bf16, as a pair.
-HWY_INLINE V32 PairOf(V32 first, V32 second) {
-#if HWY_TARGET == HWY_AVX3_ZEN4  // one instruction rounds both, one mixes them
-  const hn::Repartition<hwy::bfloat16_t, F32> d_pairs;
-  const hn::RebindToUnsigned<decltype(d_pairs)> d_bits;
-  constexpr size_t kHalf = hn::MaxLanes(F32());
-  alignas(64) static constexpr auto kMix = [] {
-    std::array<std::uint16_t, 2 * kHalf> mix{};
-    for (size_t i = 0; i < 2 * kHalf; ++i)
-      mix[i] = static_cast<std::uint16_t>(i / 2 + i % 2 * kHalf);
-    return mix;
-  }();
-  const auto rounded = hn::BitCast(d_bits, hn::OrderedDemote2To(d_pairs, first, second));
-  return hn::BitCast(
-      F32(),
-      hn::TableLookupLanes(rounded, hn::IndicesFromVec(d_bits, hn::Load(d_bits, kMix.data()))));
-#else
-  const hn::RebindToUnsigned<F32> d;
-  const hn::Rebind<hwy::bfloat16_t, F32> d_bf16;
-  const hn::Rebind<std::uint16_t, F32> d16;
-  const auto bits = [&](V32 v) HWY_ATTR {
-    return hn::PromoteTo(d, hn::BitCast(d16, hn::DemoteTo(d_bf16, v)));
-  };
-  return hn::BitCast(F32(), hn::Or(bits(first), hn::ShiftLeft<16>(bits(second))));
-#endif
 }
 
 // What remains of the weights: floats in the place of the scores, or pairs, in half of it.

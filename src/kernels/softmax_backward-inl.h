@@ -2,6 +2,7 @@
 // backwards): from the products q k and dout v of a tile of pairs, their weights and the gradients
 // of the former. Nothing is online here: lse is known. Per-target header: see kernels.cc.
 #include "kernels/exp-inl.h"
+#include "kernels/round-inl.h"
 #include "kernels/tanh-inl.h"
 
 #if defined(RAPT_KERNELS_SOFTMAX_BACKWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -50,12 +51,30 @@ HWY_INLINE void BackwardColumn(const SoftmaxBackward& p, Index col, Index begin,
   }
 }
 
+// The results of one vector of rows once more, as bf16.
+HWY_INLINE void RoundColumn(const SoftmaxBackward& p, Index col) {
+  const F32 d;
+  for (Index j = 0; j < p.n; j += 2) {
+    const Index at = j * p.row + col;
+    const bool both = j + 1 < p.n;
+    const V32 ds = hn::LoadU(d, p.dp + at);
+    const V32 next = both ? hn::LoadU(d, p.dp + at + p.row) : hn::Zero(d);
+    hn::StoreU(PairOf(ds, next), d, p.dp_pairs + j / 2 * p.row + col);
+    StoreRounded(ds, p.dp_rounded + at);
+    StoreRounded(hn::LoadU(d, p.s + at), p.p_rounded + at);
+    if (!both) return;
+    StoreRounded(next, p.dp_rounded + at + p.row);
+    StoreRounded(hn::LoadU(d, p.s + at + p.row), p.p_rounded + at + p.row);
+  }
+}
+
 template <bool kSoftcap, bool kStoreScores>
 HWY_INLINE void BackwardColumns(const SoftmaxBackward& p) {
   const Index plain = p.bias == nullptr ? p.n : p.bias_begin;
   for (Index col = 0; col < p.rows; col += Lanes()) {
     BackwardColumn<false, kSoftcap, kStoreScores>(p, col, 0, plain);
     BackwardColumn<true, kSoftcap, kStoreScores>(p, col, plain, p.n);
+    if (p.dp_pairs != nullptr) RoundColumn(p, col);
   }
 }
 

@@ -49,6 +49,10 @@ tiles::BackwardPlan plan_backward(const tiles::BackwardProblem& problem) {
   const auto [kernels, blocks] = in_use(p);
   plan.kernels = kernels;
   plan.tile = blocks.tile;
+  plan.refuse_pairs = problem.grad_out.type == Type::bf16
+                          ? tiles::refuse_pairs(p, problem.out.type, blocks)
+                          : "grad_out is not bf16";
+  if (plan.pairs()) plan.tile = &kernels->tiles[0];  // a row's tile is of floats
   const Index columns = plan.tile->columns;
   const Index in_place = tiles::sums_in_place(problem, plan);
   // Blocks of rows in whole panels.

@@ -155,7 +155,8 @@ Explanation explain(const tiles::BackwardProblem& problem, const tiles::Backward
   e.sum_tasks = plan.head_tasks + plan.bias_tasks;
   for (const tiles::BackwardCut& cut : plan.cuts) {
     const Index units = cut.count * p.kv_heads;
-    Explanation::Cut c = explain_cut(cut, tiles::kBackwardName, units);
+    Explanation::Cut c = explain_cut(cut, plan.name(), units);
+    if (!plan.pairs()) c.refused.push_back({tiles::kBackwardPairsName, plan.refuse_pairs});
     c.part_rows = cut.part_rows;
     e.cuts.push_back(c);
     e.bytes += bytes_of_rows(problem, cut);

@@ -119,6 +119,9 @@ struct AttentionAlgorithm {
   void (*run)(const AttentionPlan&, const Task&, float* workspace);
 };
 
+// Null where products may be of pairs of bf16, or the sentence that says why not. `out`: its type.
+const char* refuse_pairs(const AttentionProblem&, Type out, const AttentionBlocks&);
+
 extern const AttentionAlgorithm kFlashPairs;
 extern const AttentionAlgorithm kFlashLanes;
 extern const AttentionAlgorithm kFlashRows;

@@ -8,8 +8,9 @@
 
 namespace rapt::tiles {
 
-// The one algorithm that there is.
+// The one algorithm that there is, of floats and of pairs of bf16.
 inline constexpr const char* kBackwardName = "flash_backward";
+inline constexpr const char* kBackwardPairsName = "flash_backward_pairs";
 
 // A checked problem.
 struct BackwardProblem {
@@ -41,6 +42,7 @@ struct BackwardCut {
 struct BackwardPlan {
   const kernels::Kernels* kernels = nullptr;
   const kernels::TileKernel* tile = nullptr;
+  const char* refuse_pairs = nullptr;  // null where products are of pairs of bf16; or why not
   std::vector<BackwardCut> cuts;
   Index units = 0, tasks = 0;
   Index wave_units = 0;         // units of one wave: all, unless their sums need much memory
@@ -52,6 +54,8 @@ struct BackwardPlan {
   Index bias_queries = 0;       // of one of these
   Batch bias_own, bias_shared;  // batch axes that the bias has; those that it is broadcast on
 
+  bool pairs() const { return refuse_pairs == nullptr; }
+  const char* name() const { return pairs() ? kBackwardPairsName : kBackwardName; }
   Index shared() const { return wave_units * unit_floats + tasks * slope_floats; }
 };
 

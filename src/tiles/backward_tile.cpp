@@ -6,8 +6,13 @@
 namespace rapt::tiles {
 namespace {
 
-bool k_in_place(const AttentionProblem& p) { return KeyReader::in_place_down(p, p.k, p.d_k); }
-bool v_in_place(const AttentionProblem& p) { return KeyReader::in_place(p, p.v); }
+// K and V of a block, as products along the depth read them.
+bool k_in_place(const AttentionProblem& p, bool pairs) {
+  return pairs ? KeyReader::pairs_in_place(p, p.k, p.d_k) : KeyReader::in_place_down(p, p.k, p.d_k);
+}
+bool v_in_place(const AttentionProblem& p, bool pairs) {
+  return pairs ? KeyReader::pairs_in_place(p, p.v, p.d_v) : KeyReader::in_place(p, p.v);
+}
 
 // The share of part `number` of `parts` in asking for rows.
 kernels::NextRows share_of(kernels::NextRows rows, Index number, Index parts) {
@@ -24,29 +29,40 @@ BackwardTile::Buffers::Buffers(const BackwardProblem& problem, const BackwardPla
   const AttentionProblem& p = problem.forward;
   const Index columns = plan.tile->columns;
   const Index block_q = cut.block_q, block_kv = cut.block_kv;
+  const bool pairs = plan.pairs();
+  const auto elements = [&](Index n) { return elements_of(n, pairs); };
+  const auto bf16 = [&](Index n) {
+    return reinterpret_cast<BFloat16*>(workspace.floats(pairs ? elements(n) : 0));
+  };
   // One panel more than a row needs: rows whose distance is a power of two would all fall into a
   // few sets of the L1 cache.
-  q_row = whole_panels(p.d_k, columns) + columns;
-  dout_row = whole_panels(p.d_v, columns) + columns;
-  stride = block_q + columns;
-  q = workspace.floats(block_q * q_row);
-  dout = workspace.floats(block_q * dout_row);
-  q_zeroed = workspace.floats(block_q * q_row);
-  dout_zeroed = workspace.floats(block_q * dout_row);
-  qt = workspace.floats(block_q * p.d_k);
-  doutt = workspace.floats(block_q * p.d_v);
+  const auto take = [&](Loaded& loaded, Index depth) {
+    loaded.depth = depth;
+    loaded.row = whole_panels(depth, columns) + columns;
+    loaded.data = workspace.floats(block_q * loaded.row);
+    loaded.zeroed = workspace.floats(block_q * loaded.row);
+    loaded.transposed = workspace.floats(block_q * elements(depth));
+    loaded.copy = workspace.floats(pairs ? block_q * elements(depth) : 0);
+  };
+  take(q, p.d_k);
+  take(dout, p.d_v);
   dqt = workspace.floats(block_q * p.d_k);
   lse = workspace.floats(block_q);
   delta = workspace.floats(block_q);
+  stride = block_q + columns;
   this->p = workspace.floats(block_kv * stride);
   ds = workspace.floats(block_kv * stride);
   const bool wants_scores = problem.grad_slopes || problem.grad_bias;
   dscores = wants_scores ? workspace.floats(block_kv * stride) : nullptr;
   bias = workspace.floats(block_kv * stride);
-  k_copy = workspace.floats(k_in_place(p) ? 0 : block_kv * p.d_k);
-  v_copy = workspace.floats(v_in_place(p) ? 0 : block_kv * p.d_v);
-  k_zeroed = workspace.floats(block_kv * p.d_k);
-  row_copy = workspace.floats(p.d_v);
+  p_rounded = bf16(block_kv * stride);
+  ds_rounded = bf16(block_kv * stride);
+  ds_pairs = workspace.floats(pairs ? elements(block_kv) * stride : 0);
+  k_copy = workspace.floats(k_in_place(p, pairs) ? 0 : block_kv * elements(p.d_k));
+  v_copy = workspace.floats(v_in_place(p, pairs) ? 0 : block_kv * elements(p.d_v));
+  k_down = workspace.floats(pairs ? elements(block_kv) * p.d_k : 0);
+  k_zeroed = workspace.floats(elements(block_kv) * p.d_k);
+  rows_copy = workspace.floats(std::max(2 * p.d_v, columns * p.d_k));
   ones = workspace.floats(columns);
   row_pointers = workspace.pointers<float>(columns);
 }
@@ -64,14 +80,18 @@ BackwardTile::BackwardTile(const BackwardProblem& problem, const BackwardPlan& p
     : problem_(problem),
       kernel_(*plan.kernels),
       tile_(*plan.tile),
+      pairs_(plan.pairs()),
+      product_(pairs_ ? tile_.pair_product : tile_.product),
       buffers_(problem, plan, cut, workspace),
       dropout_(problem.forward, cut.block_q, workspace),
       read_k_(kernel_, unit, problem.forward.k, problem.forward.k_scales, problem.forward.d_k),
       read_v_(kernel_, unit, problem.forward.v, problem.forward.v_scales, problem.forward.d_v),
       rows_(unit) {
   // What fills up panels is never written again.
-  std::fill_n(buffers_.q, cut.block_q * buffers_.q_row, 0.0f);
-  std::fill_n(buffers_.dout, cut.block_q * buffers_.dout_row, 0.0f);
+  for (Loaded* loaded : {&buffers_.q, &buffers_.dout}) {
+    std::fill_n(loaded->data, cut.block_q * loaded->row, 0.0f);
+    std::fill_n(loaded->zeroed, cut.block_q * loaded->row, 0.0f);
+  }
   std::fill_n(buffers_.ones, tile_.columns, 1.0f);
 }
 
@@ -101,66 +121,110 @@ float delta_of(const BackwardProblem& problem, const kernels::Kernels& kernel, c
 void BackwardTile::load(const Rows& rows) {
   const AttentionProblem& p = problem_.forward;
   const Buffers& b = buffers_;
-  const Index columns = tile_.columns;
   rows_ = rows;
+  load(buffers_.q, p.q);
+  load(buffers_.dout, problem_.grad_out);
   for (Index r = 0; r < rows.count; ++r) {
-    float* q = b.q + r * b.q_row;
-    float* dout = b.dout + r * b.dout_row;
-    read_row(kernel_, p.q, rows.at(p.q, r), p.d_k, q);
-    read_row(kernel_, problem_.grad_out, rows.at(problem_.grad_out, r), p.d_v, dout);
-    b.delta[r] = delta_of(problem_, kernel_, rows, r, dout, b.row_copy);
+    read_row(kernel_, problem_.grad_out, rows.at(problem_.grad_out, r), p.d_v, b.rows_copy);
+    b.delta[r] = delta_of(problem_, kernel_, rows, r, b.rows_copy, b.rows_copy + p.d_v);
     b.lse[r] = *rows.at(problem_.lse, r);
   }
   dropout_.load(rows);
-  const Index panels = (rows.count + columns - 1) / columns;
-  std::fill(b.lse + rows.count, b.lse + panels * columns, 0.0f);
-  std::fill(b.delta + rows.count, b.delta + panels * columns, 0.0f);
-  std::fill_n(b.dqt, panels * p.d_k * columns, 0.0f);
-  const auto pack = [&](float* from, Index row, Index panel, Index depth, float* to) {
-    const Index first = panel * columns, count = std::min(columns, rows.count - first);
-    for (Index r = 0; r < count; ++r) b.row_pointers[r] = from + (first + r) * row;
-    kernel_.pack_rows({.source = b.row_pointers,
+  const Index whole = whole_panels(rows.count, tile_.columns);
+  std::fill(b.lse + rows.count, b.lse + whole, 0.0f);
+  std::fill(b.delta + rows.count, b.delta + whole, 0.0f);
+  std::fill_n(b.dqt, whole * p.d_k, 0.0f);
+}
+
+void BackwardTile::load(Loaded& to, const Stored<const std::byte>& array) {
+  const Index length = elements(to.depth);
+  float* const copy = pairs_ ? to.copy : to.data;
+  const Index copy_row = pairs_ ? length : to.row;
+  for (Index r = 0; r < rows_.count; ++r) {
+    const std::byte* row = rows_.at(array, r);
+    if (pairs_) {
+      copy_pairs(row, array.column_stride, to.depth, copy + r * copy_row);
+    } else {
+      read_row(kernel_, array, row, to.depth, copy + r * copy_row);
+    }
+  }
+  for (Index first = 0; first < rows_.count; first += tile_.columns) {
+    const Index count = std::min<Index>(tile_.columns, rows_.count - first);
+    for (Index r = 0; r < count; ++r) buffers_.row_pointers[r] = copy + (first + r) * copy_row;
+    kernel_.pack_rows({.source = buffers_.row_pointers,
                        .stride = 1,
                        .rows = count,
-                       .length = depth,
-                       .panel = to + first * depth,
-                       .columns = columns});
-  };
-  for (Index panel = 0; panel < panels; ++panel) {
-    pack(b.q, b.q_row, panel, p.d_k, b.qt);
-    pack(b.dout, b.dout_row, panel, p.d_v, b.doutt);
+                       .length = length,
+                       .panel = to.transposed + first * length,
+                       .columns = tile_.columns});
   }
-  q_.emplace(kernel_, stored_rows({b.q, b.q_row}), rows.count, b.q_row, b.q_zeroed);
-  dout_.emplace(kernel_, stored_rows({b.dout, b.dout_row}), rows.count, b.dout_row, b.dout_zeroed);
+  StoredRows stored = stored_rows({copy, copy_row});
+  if (!pairs_) {
+    to.not_finite.emplace(kernel_, stored, rows_.count, to.row, to.zeroed);
+    to.not_finite->any();
+    return;
+  }
+  stored.type = Type::bf16;
+  to.not_finite.emplace(kernel_, stored, rows_.count, to.depth, nullptr);
+  pair_rows(stored, rows_.count, to.depth, false, to.data, to.row);
+  if (to.not_finite->any()) pair_rows(stored, rows_.count, to.depth, true, to.zeroed, to.row);
+}
+
+void BackwardTile::pair_rows(const StoredRows& from, Index rows, Index depth, bool finite,
+                             float* to, Index to_row) const {
+  kernel_.pack_pairs({.b = from,
+                      .rows = rows,
+                      .columns = depth,
+                      .finite = finite,
+                      .pairs = to,
+                      .pairs_row = to_row});
 }
 
 bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
   const AttentionProblem& p = problem_.forward;
   const Buffers& b = buffers_;
   const Index columns = tile_.columns;
-  const KeyBlock k = read_k_.floats(keys, k_in_place(p), b.k_copy);
-  const KeyBlock v = read_v_.floats(keys, v_in_place(p), b.v_copy);
+  const bool k_stays = k_in_place(p, pairs_), v_stays = v_in_place(p, pairs_);
+  const KeyBlock k =
+      pairs_ ? read_k_.pairs(keys, k_stays, b.k_copy) : read_k_.floats(keys, k_stays, b.k_copy);
+  const KeyBlock v =
+      pairs_ ? read_v_.pairs(keys, v_stays, b.v_copy) : read_v_.floats(keys, v_stays, b.v_copy);
   next_k_ = next_v_ = {};
-  if (k_in_place(p))
-    next_k_ = next_rows(stored_rows(k), p.d_k * bytes_of(Type::f32), keys, ahead.keys);
-  if (v_in_place(p))
-    next_v_ = next_rows(stored_rows(v), p.d_v * bytes_of(Type::f32), keys, ahead.keys);
-  NotFinite k_values(kernel_, stored_rows(k), keys.count(), p.d_k, b.k_zeroed);
+  if (k_stays) next_k_ = next_rows(stored_rows(k), p.d_k * bytes_of(p.k.type), keys, ahead.keys);
+  if (v_stays) next_v_ = next_rows(stored_rows(v), p.d_v * bytes_of(p.v.type), keys, ahead.keys);
+  // K as the product along the keys reads it, and with 0 in place of NaN and infinity.
+  KeyBlock k_down = k;
+  StoredRows k_stored = stored_rows(k);
+  if (pairs_) {
+    k_stored = read_k_.rows(keys, nullptr, nullptr, nullptr);
+    k_down = {b.k_down, p.d_k};
+    pair_rows(k_stored, keys.count(), p.d_k, false, b.k_down, p.d_k);
+  }
+  NotFinite k_values(kernel_, k_stored, keys.count(), p.d_k, pairs_ ? nullptr : b.k_zeroed);
+  bool k_is_zeroed = !pairs_;
   // Then add_to_k() and add_to_v() ask of each pair whether it is attended.
-  const bool q_any = q_->any(), dout_any = dout_->any();
-  const bool all_pairs = q_any || dout_any;
-  n_ = std::min(keys.end, reachable_keys(rows_).end) - keys.begin;
+  const bool all_pairs = b.q.not_finite->found() || b.dout.not_finite->found();
+  // Whole elements: masked, where they are beyond reach.
+  const auto reachable = [&](const Rows& rows) {
+    const Index n = reachable_keys(rows).end - keys.begin;
+    return std::min(keys.count(), pairs_ ? (n + 1) / 2 * 2 : n);
+  };
+  n_ = reachable(rows_);
   first_ = rows_.count;
   end_ = 0;
   const Index panels = (rows_.count + columns - 1) / columns;
   for (Index first = 0; first < rows_.count; first += columns) {
     const Rows part = rows_.part(first, columns);
-    const Keys own{keys.begin, std::min(keys.begin + n_, reachable_keys(part).end)};
+    const Keys own{keys.begin, keys.begin + std::min(n_, reachable(part))};
     const Cover covered = own.count() > 0 ? cover(part, own) : Cover{true, 0};
     const Index n = covered.none ? 0 : own.count();
     for (Index j = n; j < n_; ++j) {
       std::fill_n(b.p + j * b.stride + first, columns, 0.0f);
       std::fill_n(b.ds + j * b.stride + first, columns, 0.0f);
+      if (pairs_) {
+        std::fill_n(b.p_rounded + j * b.stride + first, columns, BFloat16{});
+        std::fill_n(b.ds_rounded + j * b.stride + first, columns, BFloat16{});
+      }
       std::fill_n(b.bias + j * b.stride + first, columns, -std::numeric_limits<float>::infinity());
       if (b.dscores != nullptr) std::fill_n(b.dscores + j * b.stride + first, columns, 0.0f);
     }
@@ -171,23 +235,23 @@ bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
     // p[j, r] = k_j . q_r, and ds[j, r] = v_j . dout_r
     const auto products = [&](const KeyBlock& a, const float* panel, Index depth, float* c,
                               const kernels::NextRows& sums) {
-      tile_.product({.a = a.data,
-                     .a_row = a.row,
-                     .a_inner = 1,
-                     .b = panel,
-                     .b_inner = columns,
-                     .c = c,
-                     .c_row = b.stride,
-                     .c_column = 1,
-                     .rows = n,
-                     .inner = depth,
-                     .columns = columns,
-                     .alpha = 1.0f,
-                     .beta = nullptr,
-                     .next = share_of(sums, first / columns, panels)});
+      product_({.a = a.data,
+                .a_row = a.row,
+                .a_inner = 1,
+                .b = panel,
+                .b_inner = columns,
+                .c = c,
+                .c_row = b.stride,
+                .c_column = 1,
+                .rows = n,
+                .inner = elements(depth),
+                .columns = columns,
+                .alpha = 1.0f,
+                .beta = nullptr,
+                .next = share_of(sums, first / columns, panels)});
     };
-    products(k, b.qt + first * p.d_k, p.d_k, b.p + first, ahead.k_sums);
-    products(v, b.doutt + first * p.d_v, p.d_v, b.ds + first, ahead.v_sums);
+    products(k, b.q.transposed + first * elements(p.d_k), p.d_k, b.p + first, ahead.k_sums);
+    products(v, b.dout.transposed + first * elements(p.d_v), p.d_v, b.ds + first, ahead.v_sums);
 
     // A weight that was dropped has no gradient from out; the others' are larger, like they.
     const auto drop = [&](float* pairs) {
@@ -212,71 +276,72 @@ bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
                               .scale = p.scale,
                               .softcap = p.softcap,
                               .lse = b.lse + first,
-                              .delta = b.delta + first});
+                              .delta = b.delta + first,
+                              .p_rounded = pairs_ ? b.p_rounded + first : nullptr,
+                              .dp_rounded = pairs_ ? b.ds_rounded + first : nullptr,
+                              .dp_pairs = pairs_ ? b.ds_pairs + first : nullptr});
     if (wanted == Wanted::scores) continue;
     drop(b.p + first);
 
     // dqt[x, r] += scale * sum_j k[j, x] ds[j, r]
     float* dqt = b.dqt + first * p.d_k;
     const bool care = masked && k_values.any();
-    const KeyBlock values = care ? k_values.zeroed() : k;
-    tile_.product({.a = values.data,
-                   .a_row = 1,
-                   .a_inner = values.row,
-                   .b = b.ds + first,
-                   .b_inner = b.stride,
-                   .c = dqt,
-                   .c_row = columns,
-                   .c_column = 1,
-                   .rows = p.d_k,
-                   .inner = n,
-                   .columns = columns,
-                   .alpha = p.scale,
-                   .beta = b.ones});
+    if (care && !k_is_zeroed) {
+      pair_rows(k_stored, keys.count(), p.d_k, true, b.k_zeroed, p.d_k);
+      k_is_zeroed = true;
+    }
+    product_({.a = care ? b.k_zeroed : k_down.data,
+              .a_row = 1,
+              .a_inner = care ? p.d_k : k_down.row,
+              .b = (pairs_ ? b.ds_pairs : b.ds) + first,
+              .b_inner = b.stride,
+              .c = dqt,
+              .c_row = columns,
+              .c_column = 1,
+              .rows = p.d_k,
+              .inner = elements(n),
+              .columns = columns,
+              .alpha = p.scale,
+              .beta = b.ones});
     if (care) {
       k_values.add(n, whole, part.count, b.ds + first, b.bias + first, 1, b.stride, dqt, 1, columns,
                    p.scale);
     }
   }
+  if (pairs_ && end_ % 2 != 0) {  // the last row's neighbour is none
+    for (Index j = 0; j < n_; ++j)
+      b.p_rounded[j * b.stride + end_] = b.ds_rounded[j * b.stride + end_] = {};
+  }
   return first_ < end_;
 }
 
-// sum[j, x] += scale * sum_r pairs[j, r] rows[r, x]
-void BackwardTile::multiply_columns(const float* pairs, const KeyBlock& rows, Index depth,
-                                    float scale, float* sum, Index sum_row,
-                                    const kernels::NextRows& next) const {
-  const Index panels = whole_panels(depth, tile_.columns) / tile_.columns;
-  for (Index x = 0; x < depth; x += tile_.columns) {
-    tile_.product({.a = pairs + first_,
-                   .a_row = buffers_.stride,
-                   .a_inner = 1,
-                   .b = rows.data + first_ * rows.row + x,
-                   .b_inner = rows.row,
-                   .c = sum + x,
-                   .c_row = sum_row,
-                   .c_column = 1,
-                   .rows = n_,
-                   .inner = end_ - first_,
-                   .columns = tile_.columns,
-                   .alpha = scale,
-                   .beta = buffers_.ones,
-                   .next = share_of(next, x / tile_.columns, panels)});
+void BackwardTile::add(const Loaded& loaded, const float* weights, const BFloat16* rounded,
+                       float scale, float* sum, Index sum_row,
+                       const kernels::NextRows& next) const {
+  const Buffers& b = buffers_;
+  const bool care = loaded.not_finite->found();
+  const float* const rows = (care ? loaded.zeroed : loaded.data) + elements(first_) * loaded.row;
+  const Index panels = whole_panels(loaded.depth, tile_.columns) / tile_.columns;
+  for (Index x = 0; x < loaded.depth; x += tile_.columns) {
+    product_({.a = pairs_ ? reinterpret_cast<const float*>(rounded + first_) : weights + first_,
+              .a_row = elements(b.stride),
+              .a_inner = 1,
+              .b = rows + x,
+              .b_inner = loaded.row,
+              .c = sum + x,
+              .c_row = sum_row,
+              .c_column = 1,
+              .rows = n_,
+              .inner = elements(end_ - first_),
+              .columns = tile_.columns,
+              .alpha = scale,
+              .beta = b.ones,
+              .next = share_of(next, x / tile_.columns, panels)});
   }
-}
-
-void BackwardTile::add_to_k(float* sum, Index row) const {
-  const Buffers& b = buffers_;
-  const float scale = problem_.forward.scale;
-  const KeyBlock q = q_->found() ? q_->zeroed() : KeyBlock{b.q, b.q_row};
-  multiply_columns(b.ds, q, problem_.forward.d_k, scale, sum, row, next_k_);
-  if (q_->found()) q_->add(rows_.count, 0, n_, b.ds, b.bias, b.stride, 1, sum, row, 1, scale);
-}
-
-void BackwardTile::add_to_v(float* sum, Index row) const {
-  const Buffers& b = buffers_;
-  const KeyBlock dout = dout_->found() ? dout_->zeroed() : KeyBlock{b.dout, b.dout_row};
-  multiply_columns(b.p, dout, problem_.forward.d_v, 1.0f, sum, row, next_v_);
-  if (dout_->found()) dout_->add(rows_.count, 0, n_, b.p, b.bias, b.stride, 1, sum, row, 1);
+  if (care) {
+    loaded.not_finite->add(rows_.count, 0, n_, weights, b.bias, b.stride, 1, sum, sum_row, 1,
+                           scale);
+  }
 }
 
 void BackwardTile::write_dq() {
@@ -284,8 +349,7 @@ void BackwardTile::write_dq() {
   const Index d_k = problem_.forward.d_k, columns = tile_.columns;
   for (Index first = 0; first < rows_.count; first += columns) {
     const Rows part = rows_.part(first, columns);
-    // Where q was.
-    for (Index r = 0; r < part.count; ++r) b.row_pointers[r] = b.q + (first + r) * b.q_row;
+    for (Index r = 0; r < part.count; ++r) b.row_pointers[r] = b.rows_copy + r * d_k;
     kernel_.unpack_rows({.panel = b.dqt + first * d_k,
                          .columns = columns,
                          .divisor = b.ones,

@@ -6,6 +6,10 @@
 //   ds         [keys, rows]          V doutt = dp, then ds = p (dp - delta), the gradient of the
 //                                    products q k but for their scale
 //   dqt        [d_k, NR]             += scale * K^T ds
+//
+// Of bf16, on a CPU that multiplies pairs of it, all five products are of pairs: what is above are
+// floats still, and beside p and ds lie their roundings, those of ds in pairs along both axes that
+// products sum over.
 #pragma once
 
 #include <optional>
@@ -16,6 +20,9 @@
 #include "tiles/workspace.hpp"
 
 namespace rapt::tiles {
+
+// n numbers are so many floats, or pairs.
+inline Index elements_of(Index n, bool pairs) { return pairs ? (n + 1) / 2 : n; }
 
 class BackwardTile {
  public:
@@ -49,8 +56,12 @@ class BackwardTile {
 
   // sum[j, x] += scale * sum over rows of pairs[j, row] loaded[row, x], for the keys of the tile:
   // of q with ds, and of grad_out with p.
-  void add_to_k(float* sum, Index row) const;
-  void add_to_v(float* sum, Index row) const;
+  void add_to_k(float* sum, Index row) const {
+    add(buffers_.q, buffers_.ds, buffers_.ds_rounded, problem_.forward.scale, sum, row, next_k_);
+  }
+  void add_to_v(float* sum, Index row) const {
+    add(buffers_.dout, buffers_.p, buffers_.p_rounded, 1.0f, sum, row, next_v_);
+  }
 
   // Writes the rows of grad_q that were loaded.
   void write_dq();
@@ -60,31 +71,47 @@ class BackwardTile {
                       const BackwardCut& cut);
 
  private:
+  // q or dout: of the rows that are loaded. An element is a float, or a pair.
+  struct Loaded {
+    Index depth, row;
+    float *data, *zeroed;  // [block_q, row], of pairs half; zeroed: without NaN and infinity
+    float* transposed;     // [panels, elements of depth, NR]
+    float* copy;           // of pairs: [block_q, elements of depth]
+    std::optional<NotFinite> not_finite;
+  };
   struct Buffers {
-    Index q_row, dout_row, stride;   // of q and dout; of p, ds, dscores and bias
-    float *q, *dout;                 // [block_q, d_k] and [block_q, d_v], columns in whole panels
-    float *q_zeroed, *dout_zeroed;   // without NaN and infinity
-    float *qt, *doutt, *dqt;         // [panels, depth, NR]
-    float *lse, *delta;              // [block_q]
-    float *p, *ds, *dscores, *bias;  // [block_kv, block_q]
-    float *k_copy, *v_copy, *k_zeroed;  // [block_kv, depth]
-    float *row_copy, *ones;             // [d_v], [NR]
-    float** row_pointers;               // [NR]
+    Loaded q, dout;
+    float* dqt;                        // [panels, d_k, NR]
+    float *lse, *delta;                // [block_q]
+    Index stride;                      // of what has pairs of rows and keys
+    float *p, *ds, *dscores, *bias;    // [block_kv, block_q]
+    BFloat16 *p_rounded, *ds_rounded;  // the same
+    float* ds_pairs;                   // [block_kv / 2, block_q]
+    float *k_copy, *v_copy;            // [block_kv, elements of depth]
+    float *k_down, *k_zeroed;          // [elements of block_kv, d_k]
+    float *rows_copy, *ones;           // [2, d_v] or [NR, d_k], [NR]
+    float** row_pointers;              // [NR]
     Buffers(const BackwardProblem& problem, const BackwardPlan& plan, const BackwardCut& cut,
             Workspace& workspace);
   };
 
-  void multiply_columns(const float* pairs, const KeyBlock& rows, Index depth, float scale,
-                        float* sum, Index sum_row, const kernels::NextRows& next) const;
+  Index elements(Index n) const { return elements_of(n, pairs_); }
+  void load(Loaded& loaded, const Stored<const std::byte>& array);
+  void pair_rows(const StoredRows& from, Index rows, Index depth, bool finite, float* to,
+                 Index to_row) const;
+  // sum[j, x] += scale * sum over rows of pairs[j, row] loaded[row, x]
+  void add(const Loaded& loaded, const float* pairs, const BFloat16* rounded, float scale,
+           float* sum, Index sum_row, const kernels::NextRows& next) const;
 
   const BackwardProblem& problem_;
   const kernels::Kernels& kernel_;
   const kernels::TileKernel& tile_;
+  const bool pairs_;
+  void (*const product_)(const kernels::TileProduct&);
   Buffers buffers_;
   DropoutRows dropout_;
   KeyReader read_k_, read_v_;
   Rows rows_;
-  std::optional<NotFinite> q_, dout_;
   Index n_ = 0, first_ = 0, end_ = 0;
   kernels::NextRows next_k_, next_v_;
 };

@@ -116,7 +116,8 @@ class Pairs {
                .rows = keys.count(),
                .columns = reader.depth(),
                .finite = false,
-               .pairs = v_pairs_};
+               .pairs = v_pairs_,
+               .pairs_row = reader.depth()};
     kernel.pack_pairs(packed_);
     not_finite_.emplace(kernel, packed_.b, keys.count(), reader.depth(), nullptr);
     return {{v_pairs_, reader.depth()}, packed_.b};
@@ -210,15 +211,8 @@ void cut(const AttentionProblem&, const AttentionPlan& plan, const AttentionBloc
                                     : std::max<Index>(cut.sequence.seq_kv, 1);
 }
 
-const char* refuse_pairs(const AttentionProblem& p, Index rows, const AttentionBlocks& blocks) {
-  if (p.q.type != Type::bf16 || p.k.type != Type::bf16 || p.v.type != Type::bf16 ||
-      p.out.type != Type::bf16)
-    return "q, k, v and out are not all bf16";
-  if (p.round_weights == RoundWeights::never) return "round_weights: never";
-  if (p.round_weights == RoundWeights::where_native && !blocks.native_pairs)
-    return "this CPU does not multiply pairs of bf16";
-  if (!p.k.contiguous() || !p.v.contiguous()) return "the depth of k or v is not contiguous";
-  if (p.dropout.probability > 0) return "dropout is for floats";
+const char* refuse_of_pairs(const AttentionProblem& p, Index rows, const AttentionBlocks& blocks) {
+  if (const char* reason = refuse_pairs(p, p.out.type, blocks)) return reason;
   return refuse(p, rows, blocks);
 }
 
@@ -380,8 +374,20 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
 
 }  // namespace
 
-const AttentionAlgorithm kFlashPairs = {"flash_pairs", refuse_pairs, cut<Pairs>, workspace<Pairs>,
-                                        run<Pairs>};
+const char* refuse_pairs(const AttentionProblem& p, Type out, const AttentionBlocks& blocks) {
+  if (p.q.type != Type::bf16 || p.k.type != Type::bf16 || p.v.type != Type::bf16 ||
+      out != Type::bf16)
+    return "q, k, v and out are not all bf16";
+  if (p.round_weights == RoundWeights::never) return "round_weights: never";
+  if (p.round_weights == RoundWeights::where_native && !blocks.native_pairs)
+    return "this CPU does not multiply pairs of bf16";
+  if (!p.k.contiguous() || !p.v.contiguous()) return "the depth of k or v is not contiguous";
+  if (p.dropout.probability > 0) return "dropout is for floats";
+  return nullptr;
+}
+
+const AttentionAlgorithm kFlashPairs = {"flash_pairs", refuse_of_pairs, cut<Pairs>,
+                                        workspace<Pairs>, run<Pairs>};
 const AttentionAlgorithm kFlashLanes = {"flash_lanes", refuse, cut<Floats>, workspace<Floats>,
                                         run<Floats>};
 

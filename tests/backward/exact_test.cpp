@@ -148,6 +148,13 @@ TEST(BackwardEmpty, SumsOverNothingAreZero) {
   }
 }
 
+// Of one type: f32, or bf16 in pairs.
+void set_type(AttentionCase& c) {
+  const bool pairs = c.seed % 2 == 0;
+  c.q_type = c.k_type = c.v_type = c.out_type = pairs ? Type::bf16 : Type::f32;
+  c.round_weights = pairs ? RoundWeights::always : RoundWeights::never;
+}
+
 // NaN in keys and values that nobody attends, and in all that belongs to queries which attend
 // nothing, changes no bit.
 TEST(BackwardSelect, WhatIsMaskedMayBeAnything) {  // B2, B35
@@ -155,7 +162,7 @@ TEST(BackwardSelect, WhatIsMaskedMayBeAnything) {  // B2, B35
   for (float poison : {nan, std::numeric_limits<float>::infinity()}) {
     Seeds(85, cases(60)).for_each([&](std::uint64_t seed) {
       AttentionCase c = AttentionCase::random(seed);
-      c.q_type = c.k_type = c.v_type = c.out_type = Type::f32;
+      set_type(c);
       if (c.mask == Pairs::none) c.mask = Pairs::middle_keys_out;
       BackwardData clean(c), poisoned(c);
       std::int64_t element = 0;
@@ -204,7 +211,7 @@ TEST(BackwardSelect, WhatIsMaskedMayBeAnything) {  // B2, B35
 TEST(BackwardSelect, NaNReachesWhatAttendsIt) {  // B35
   Seeds(86, cases(150)).for_each([](std::uint64_t seed) {
     AttentionCase c = AttentionCase::random(seed, 20);
-    c.q_type = c.k_type = c.v_type = c.out_type = Type::f32;
+    set_type(c);
     c.data = Data::normal;
     c.causal = true;
     BackwardData data(c);

@@ -366,9 +366,11 @@ TEST(PackPairs, PutsNeighbouringRowsSideBySide) {
         b.seal();
         const std::vector<const void*> b_rows = rows_of(b);
         const bool finite = random.percent(50);
-        Tensor<float> pairs({(rows + 1) / 2, columns}, {{}, 1, 0, 0, 0, edge});
+        const Index gap = random.percent(50) ? 0 : 3;
+        Tensor<float> pairs({(rows + 1) / 2, columns}, {{}, 1, gap, 0, 0, edge});
         pairs.seal();
-        kernels->pack_pairs({stored_rows(b, b_rows, random), rows, columns, finite, pairs.data()});
+        kernels->pack_pairs(
+            {stored_rows(b, b_rows, random), rows, columns, finite, pairs.data(), columns + gap});
         const auto want = [&](Index row, Index column) -> std::uint32_t {
           if (row >= rows) return 0;
           const BFloat16 number = b[row * columns + column];

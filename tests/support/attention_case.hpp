@@ -77,6 +77,8 @@ struct AttentionCase {
   static AttentionCase parse(const std::string& text);
   // Whether it is a problem that rapt takes.
   bool valid() const;
+  // Whether weights may be rounded to bf16, see RoundWeights.
+  bool may_round() const;
 };
 
 // One in five with dropout: its weights depend on the batch element's number, unlike all else.

@@ -26,7 +26,7 @@ double long_sum_error(double n) { return sum_error(3 * n + 4); }
 
 }  // namespace
 
-ExpectedGradients expect_gradients(const Problem<float>& problem, Type out_type,
+ExpectedGradients expect_gradients(const Problem<float>& problem, Type out_type, bool rounded,
                                    View<const float, Head, Query, DepthV> dout,
                                    View<const float, Head, Query> dlse) {
   const Salience map = salience(problem);
@@ -37,7 +37,8 @@ ExpectedGradients expect_gradients(const Problem<float>& problem, Type out_type,
                              BoundedArray(d.bias),
                              BoundedArray(d.alibi_slopes),
                              BoundedArray(d.sinks)};
-  const ExpectedAttention forward = expect_attention(problem);
+  const ExpectedAttention forward = expect_attention(problem, rounded);
+  const double rounding = rounded ? 0x1p-8 : 0;
   const AttentionOptions& options = problem.options;
   const double scale = std::abs(problem.scale());
   const auto d_v = static_cast<double>(along<DepthV>(problem.v).extent);
@@ -72,7 +73,7 @@ ExpectedGradients expect_gradients(const Problem<float>& problem, Type out_type,
           dp += y;
           dp_magnitude += std::abs(y);
           const double dout_x = factor * std::abs(double{at(dout, h, i, x)});
-          at(expected.v.error, g, j, x) += (p_error + 3 * kU * p) * dout_x;
+          at(expected.v.error, g, j, x) += (p_error + (3 * kU + rounding) * p) * dout_x;
           at(expected.v.magnitude, g, j, x) += p * dout_x;
         }
         const double dp_error =
@@ -97,6 +98,7 @@ ExpectedGradients expect_gradients(const Problem<float>& problem, Type out_type,
           error = error * (slope + slope_error) + std::abs(ds) * slope_error;
           ds *= slope;
         }
+        error += rounding * (std::abs(ds) + error) + (rounded ? kSmallestNormal : 0);
         for (At<DepthK> x : along<DepthK>(problem.q)) {
           const double k = scale * std::abs(double{at(problem.k, g, j, x)});
           const double q = scale * std::abs(double{at(problem.q, h, i, x)});
@@ -125,7 +127,6 @@ AttentionCase differentiable(AttentionCase c) {
   };
   c.k_type = plain(c.k_type);
   c.v_type = plain(c.v_type);
-  c.round_weights = RoundWeights::never;  // what is looked at is the backward pass
   c.lse = true;
   return c;
 }
@@ -199,6 +200,7 @@ void BackwardData::run_backward(const Executor* executor) {
 
 void BackwardData::prepare() {
   for (auto* tensor : {&dq, &dk, &dv, &dbias, &dslopes, &dsinks}) tensor->reset();
+  stored_[0].write();
   for (std::size_t n = 1; n < 4; ++n) stored_[n].reset();
 }
 
@@ -217,7 +219,7 @@ BackwardData::Expected BackwardData::expect() const {
   attention.for_each_element([&](const Batch& batch) {
     const auto options = attention.options();
     expected.push_back(expect_gradients(
-        attention.problem(batch), attention.of.out_type,
+        attention.problem(batch), attention.of.out_type, attention.of.may_round(),
         queries_of(View<const float, Head, Query, DepthV>(dout.view<Head, Query, DepthV>()),
                    options, batch),
         with_dlse ? queries_of(LseIn(dlse.view<Head, Query>()), options, batch) : LseIn()));

@@ -23,8 +23,9 @@ struct ExpectedGradients {
   BoundedArray<axis::Head, axis::Query, axis::Key> bias;
   BoundedArray<axis::Head> slopes, sinks;
 };
-// `out_type`: what the out of the forward pass was rounded to.
+// `out_type`: what the out of the forward pass was rounded to; `rounded`: see expect_attention().
 ExpectedGradients expect_gradients(const reference::Problem<float>& problem, Type out_type,
+                                   bool rounded,
                                    View<const float, axis::Head, axis::Query, axis::DepthV> dout,
                                    View<const float, axis::Head, axis::Query> dlse);
 
