@@ -208,6 +208,35 @@ TEST(BackwardSelect, WhatIsMaskedMayBeAnything) {  // B2, B35
 }
 
 // NaN in what is attended reaches the rows and keys that the reference says, and no others.
+// The neighbour of the last key that all rows reach shares a pair with it.
+TEST(BackwardSelect, TheKeyBeyondReachMayBeNaN) {  // B2
+  AttentionCase c;
+  c.seq_q = 3;
+  c.seq_kv = 9;
+  c.chunk = 5;
+  c.d_k = 6;
+  c.d_v = 5;
+  c.q_offset = 0;
+  for (c.seed = 1; c.seed <= 2; ++c.seed) {
+    set_type(c);
+    BackwardData clean(c), poisoned(c);
+    for (Tensor<float>* tensor : {&poisoned.attention.k, &poisoned.attention.v}) {
+      const std::int64_t depth = tensor->extents().back();
+      for (std::int64_t head = 0; head < c.kv_heads; ++head) {
+        for (std::int64_t x = 0; x < depth; ++x)
+          (*tensor)[(head * c.seq_kv + c.chunk) * depth + x] =
+              std::numeric_limits<float>::quiet_NaN();
+      }
+      tensor->seal();
+    }
+    for_each_way({few_keys_lanes(9)}, [&] {
+      clean.run();
+      poisoned.run();
+      ASSERT_TRUE(same_bits(clean.values(), poisoned.values())) << c.describe();
+    });
+  }
+}
+
 TEST(BackwardSelect, NaNReachesWhatAttendsIt) {  // B35
   Seeds(86, cases(150)).for_each([](std::uint64_t seed) {
     AttentionCase c = AttentionCase::random(seed, 20);
