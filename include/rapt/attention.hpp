@@ -55,8 +55,9 @@ struct Dropout {
 };
 
 // Whether the weights may be rounded to bf16 for their product with v, where q, k, v and out are
-// all bf16: CPUs that multiply pairs of bf16 natively are nearly twice as fast on them. Sums stay
-// f32.
+// all bf16: CPUs that multiply pairs of bf16 natively are nearly twice as fast on them. In the
+// backward pass, where grad_out is bf16 too: the weights, and the gradients of the products q k,
+// for theirs. Sums stay f32.
 enum class RoundWeights {
   where_native,
   never,

@@ -47,8 +47,9 @@ k_scales, v_scales  [batch, kv_heads, seq_kv]: what an int8 key is multiplied wi
 dropout_p     for training: each weight is dropped with this probability, and the others divided by
               1 - dropout_p. Which, is a function of dropout_seed (64 bits), dropout_offset (32
               bits: of the call) and the pair alone. lse is of all weights
-round_weights where q, k, v and out are all bfloat16, whether the weights are rounded to it for their
-              product with v: faster where the CPU multiplies bfloat16. None: there
+round_weights where q, k, v and out (and grad_out) are all bfloat16, whether the weights (and the gradients
+              of scores) are rounded to it for their products: faster where the CPU multiplies
+              bfloat16. None: there
 return_lse    also return log(sum(exp(scores))), float32 [batch, heads, seq_q]
 out           array to write to, and to return; as q in shape, but for its depth d_v
 threads       at most so many; default: all. The result has the same bits

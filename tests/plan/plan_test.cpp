@@ -455,6 +455,26 @@ TEST(Explain, OfTheBackwardPass) {
     EXPECT_NE(half.text().find(word), std::string::npos) << half.text();
 }
 
+// Of bf16, where the products of pairs are native or asked for.
+TEST(Explain, OfGradientsOnPairs) {
+  Training training{1, 2, 64, 64, Type::bf16};
+  const auto cut = [&](RoundWeights round_weights) {
+    training.options.round_weights = round_weights;
+    return training.explained().cuts[0];
+  };
+  EXPECT_EQ(cut(RoundWeights::always).algorithm, "flash_backward_pairs");
+  EXPECT_TRUE(cut(RoundWeights::always).refused.empty());
+  EXPECT_EQ(cut(RoundWeights::where_native).algorithm,
+            target() == "AVX3_ZEN4" ? "flash_backward_pairs" : "flash_backward");
+  const Explanation::Cut never = cut(RoundWeights::never);
+  EXPECT_EQ(never.algorithm, "flash_backward");
+  ASSERT_EQ(never.refused.size(), 1u);
+  EXPECT_EQ(never.refused[0].algorithm, "flash_backward_pairs");
+  EXPECT_EQ(never.refused[0].reason, "round_weights: never");
+  training.options.dropout.probability = 0.5f;
+  EXPECT_EQ(cut(RoundWeights::always).refused.at(0).reason, "dropout is for floats");
+}
+
 // Of 16384 queries and keys within 64 MiB beside the arrays, on two threads.
 TEST(BackwardPlan, NeedsLittleMemoryOfLongSequences) {
   const ThreadExecutor two(2);

@@ -212,6 +212,7 @@ def gradient_bounds(e, forward, grad_out, grad_lse, out_type):
 
     delta = (grad_out * forward.out).sum(-1, keepdim=True) - grad_lse[..., None]
     delta_magnitude = (grad_out * forward.out).abs().sum(-1, keepdim=True) + grad_lse[..., None].abs()
+    rounding = 2.0**-8 if e.rounded else 0.0  # of weights, and of gradients of scores
     out_error = FLOOR[out_type] + forward.out_bound
     out_error = out_error + ROUNDING[out_type] * (forward.out.abs() + out_error)
     delta_error = (grad_out.abs() * out_error).sum(-1, keepdim=True)
@@ -229,11 +230,12 @@ def gradient_bounds(e, forward, grad_out, grad_lse, out_type):
         return x.reshape(kv_heads, group, *x.shape[1:]).sum(1) if kv_heads else x.reshape(0, *x.shape[1:])
 
     bounds = {
-        "v": tuple(of_group((w * kept).mT @ grad_out.abs()) for w in (p_error + 3 * U * p, p)),
+        "v": tuple(of_group((w * kept).mT @ grad_out.abs()) for w in (p_error + (3 * U + rounding) * p, p)),
         "bias": (error, ds),
         "alibi_slopes": tuple((distance * x).sum((-1, -2)) for x in (error, ds)),
     }
-    inner = error * (forward.slope + forward.slope_error) + ds * forward.slope_error, ds * forward.slope
+    inner = error * (forward.slope + forward.slope_error) + ds * forward.slope_error
+    inner = inner + rounding * (ds * forward.slope + inner), ds * forward.slope
     bounds["q"] = tuple(scale * x @ k for x in inner)
     bounds["k"] = tuple(of_group(scale * x.mT @ e.q.abs()) for x in inner)
     if e.sinks is not None:
