@@ -16,7 +16,7 @@ namespace rapt::kernels {
 using Index = std::int64_t;
 
 // Rows that are needed next, for a kernel to ask the memory for while it computes: the CPU's
-// prefetchers follow what is read in order, not pieces of rows.
+// prefetchers follow what is read in order, not pieces of rows, nor what is read in a task to come.
 struct NextRows {
   const std::byte* first = nullptr;
   Index stride = 0;  // in bytes
@@ -36,7 +36,7 @@ struct TileProduct {
   Index columns;          // of c that are written, 1 to NR
   float alpha;
   const float* beta;  // [NR], or null: c is overwritten and never read
-  NextRows next{};
+  NextRows next[2]{};
 };
 
 // Pairs: two bf16 numbers in the place of one float, the first in its low half. Kernels read them

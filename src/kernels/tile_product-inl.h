@@ -149,14 +149,15 @@ HWY_INLINE void AllRows(const TileProduct& p) {
   const Index tiles = (p.rows + kMaxRows - 1) / kMaxRows;
   const float* a = p.a;
   float* c = p.c;
-  Index asked = 0;
   for (Index tile = 0, row = 0; tile < tiles; ++tile) {
     const Index rows = (p.rows - row + tiles - tile - 1) / (tiles - tile);
     // A few lines beside each tile: many at once would hold up its loads.
-    for (; asked < p.next.rows * (tile + 1) / tiles; ++asked) {
+    for (const NextRows& next : p.next) {
       constexpr Index kLine = 64;
-      for (Index byte = 0; byte < p.next.row_bytes; byte += kLine)
-        PrefetchToL2(p.next.first + asked * p.next.stride + byte);
+      for (Index i = next.rows * tile / tiles; i < next.rows * (tile + 1) / tiles; ++i) {
+        for (Index byte = 0; byte < next.row_bytes; byte += kLine)
+          PrefetchToL2(next.first + i * next.stride + byte);
+      }
     }
     // c's rows are touched when the tile is finished, and all at once: its panel where they are
     // adjacent, else each a line of its own, perhaps of its own page.

@@ -54,11 +54,16 @@ void run(const tiles::AttentionProblem& problem, const tiles::AttentionPlan& pla
   if (given == nullptr) own.emplace(workspace_floats(plan, wanted));
   float* shared = given == nullptr ? own->data() : given;
   float* workspace = shared + plan.wave_units * plan.unit_floats;
+  const Index workers = executor.workers();
   for (Index first = 0; first < plan.units; first += plan.wave_units) {
     const tiles::UnitRange wave{first, std::min(plan.wave_units, plan.units - first)};
     const Index begin = first_task(plan, first), end = first_task(plan, first + wave.count);
     for_each(executor, end - begin, [&](Index number, int worker) {
-      const tiles::Task task = task_at(problem, plan, wave, begin + number, shared);
+      tiles::Task task = task_at(problem, plan, wave, begin + number, shared), next;
+      if (number + workers < end - begin) {
+        next = task_at(problem, plan, wave, begin + number + workers, shared);
+        task.next = &next;
+      }
       task.cut->algorithm->run(plan, task, workspace + worker * plan.workspace);
     });
     if (!merges(plan)) continue;

@@ -14,14 +14,6 @@ bool v_in_place(const AttentionProblem& p, bool pairs) {
   return pairs ? KeyReader::pairs_in_place(p, p.v, p.d_v) : KeyReader::in_place(p, p.v);
 }
 
-// The share of part `number` of `parts` in asking for rows.
-kernels::NextRows share_of(kernels::NextRows rows, Index number, Index parts) {
-  const Index first = rows.rows * number / parts;
-  rows.rows = rows.rows * (number + 1) / parts - first;
-  if (rows.first != nullptr) rows.first += first * rows.stride;
-  return rows;
-}
-
 }  // namespace
 
 BackwardTile::Buffers::Buffers(const BackwardProblem& problem, const BackwardPlan& plan,
@@ -248,7 +240,7 @@ bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
                 .columns = columns,
                 .alpha = 1.0f,
                 .beta = nullptr,
-                .next = share_of(sums, first / columns, panels)});
+                .next = {share_of(sums, first / columns, panels)}});
     };
     products(k, b.q.transposed + first * elements(p.d_k), p.d_k, b.p + first, ahead.k_sums);
     products(v, b.dout.transposed + first * elements(p.d_v), p.d_v, b.ds + first, ahead.v_sums);
@@ -336,7 +328,7 @@ void BackwardTile::add(const Loaded& loaded, const float* weights, const BFloat1
               .columns = tile_.columns,
               .alpha = scale,
               .beta = b.ones,
-              .next = share_of(next, x / tile_.columns, panels)});
+              .next = {share_of(next, x / tile_.columns, panels)}});
   }
   if (care) {
     loaded.not_finite->add(rows_.count, 0, n_, weights, b.bias, b.stride, 1, sum, sum_row, 1,

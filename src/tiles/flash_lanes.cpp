@@ -223,6 +223,34 @@ Index workspace(const AttentionProblem& p, const AttentionPlan& plan, const Cut&
   return count.used();
 }
 
+// What the next task begins with.
+struct Ahead {
+  kernels::NextRows q{}, k{}, v{}, out{};
+
+  Ahead(const AttentionPlan& plan, const Task* next) {
+    if (next == nullptr) return;
+    const Rows& rows = next->rows;
+    const AttentionProblem& p = *rows.problem;
+    const Keys keys{next->keys.begin,
+                    std::min(next->keys.end, next->keys.begin + next->cut->block_kv)};
+    k = KeyReader(*plan.kernels, rows, p.k, p.k_scales, p.d_k).next(keys);
+    v = KeyReader(*plan.kernels, rows, p.v, p.v_scales, p.d_v).next(keys);
+    if (p.group > 1) return;  // its rows are not at equal distances
+    q = all(rows, p.q, p.d_k);
+    out = all(rows, p.out, p.d_v);
+  }
+
+ private:
+  template <class Byte>
+  static kernels::NextRows all(const Rows& rows, const Stored<Byte>& array, Index depth) {
+    if (!array.contiguous()) return {};
+    return {.first = rows.at(array, 0),
+            .stride = array.row_stride,
+            .rows = rows.count,
+            .row_bytes = bytes_of_row(array.type, depth)};
+  }
+};
+
 template <class Numbers>
 void run(const AttentionPlan& plan, const Task& task, float* memory) {
   const AttentionProblem& p = *task.rows.problem;
@@ -259,11 +287,23 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
 
   std::fill_n(buffers.rescale, columns, 0.0f);
   const ScoreUnits units(p);
+  const Ahead ahead(plan, task.next);
 
   for (Index begin = task.keys.begin; begin < task.keys.end; begin += block_kv) {
     const Keys block{begin, std::min(begin + block_kv, task.keys.end)};
     const Operand k = numbers.k(read_k, block);
     const Operand v = numbers.v(kernel, read_v, block);
+    // What is asked for meanwhile, each panel a share: the next block, or the next task.
+    const bool last_block = block.end == task.keys.end;
+    const Keys coming{block.end, std::min(block.end + block_kv, task.keys.end)};
+    const kernels::NextRows next_q = last_block ? ahead.q : kernels::NextRows{},
+                            next_k = last_block ? ahead.k
+                                                : next_rows(k.stored, bytes_of_row(p.k.type, p.d_k),
+                                                            block, coming),
+                            next_v = last_block ? ahead.v
+                                                : next_rows(v.stored, bytes_of_row(p.v.type, p.d_v),
+                                                            block, coming),
+                            next_out = last_block ? ahead.out : kernels::NextRows{};
     for (Index panel = 0; panel < panels; ++panel) {
       const Rows part = rows.part(panel * columns, columns);
       const Index reachable = reachable_keys(part).end - begin;
@@ -273,9 +313,6 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
       const Index n = keys.count();
       const Cover covered = cover(part, keys);
       if (covered.none) continue;
-      // This panel's share of the next block, which is asked for meanwhile.
-      const Index left = std::min(task.keys.end - block.end, block_kv);
-      const Keys coming{block.end + left * panel / panels, block.end + left * (panel + 1) / panels};
       float* ot = buffers.ot + panel * p.d_v * columns;
       float* row_max = buffers.row_max + panel * columns;
       float* row_sum = buffers.row_sum + panel * columns;
@@ -294,7 +331,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                .columns = columns,
                .alpha = 1.0f,
                .beta = nullptr,
-               .next = next_rows(k.stored, bytes_of_row(p.k.type, p.d_k), block, coming)});
+               .next = {share_of(next_k, panel, panels), share_of(next_q, panel, panels)}});
 
       // p[j, r] = exp(s - max)
       const bool masked = covered.whole < n;
@@ -335,7 +372,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                .columns = columns,
                .alpha = 1.0f,
                .beta = buffers.rescale,
-               .next = next_rows(v.stored, bytes_of_row(p.v.type, p.d_v), block, coming)});
+               .next = {share_of(next_v, panel, panels), share_of(next_out, panel, panels)}});
       if (care) {
         Numbers::unpack_weights(buffers.s, n, columns);
         numbers.not_finite().add(n, covered.whole, part.count, buffers.s, buffers.bias, 1, columns,

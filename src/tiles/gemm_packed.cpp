@@ -234,7 +234,7 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
                           .columns = n,
                           .alpha = p.alpha,
                           .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta,
-                          .next = next});
+                          .next = {next}});
     }
     if (x == 0) std::fill_n(buffers.beta, columns, 1.0f);
     x += plan.block_k;

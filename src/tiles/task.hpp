@@ -27,6 +27,7 @@ struct Task {
   State partial;  // where the part leaves its state for the merging; out is null where it is the
                   // only one, and writes the rows itself
   float* shared;  // of the wave
+  const Task* next = nullptr;  // that this worker may get next: for the memory to be asked for
 };
 
 // The rows of a unit, and how it was cut.

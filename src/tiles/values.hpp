@@ -38,6 +38,14 @@ inline kernels::NextRows next_rows(const StoredRows& stored, Index row_bytes, Ke
           .row_bytes = row_bytes};
 }
 
+// The share of part `number` of `parts` in asking for rows.
+inline kernels::NextRows share_of(kernels::NextRows rows, Index number, Index parts) {
+  const Index first = rows.rows * number / parts;
+  rows.rows = rows.rows * (number + 1) / parts - first;
+  if (rows.first != nullptr) rows.first += first * rows.stride;
+  return rows;
+}
+
 // k or v of one KV head of a batch element.
 class KeyReader {
  public:
@@ -108,6 +116,15 @@ class KeyReader {
       copy_pairs(key, array_.column_stride, depth_, copy + j * row);
     });
     return {copy, row};
+  }
+
+  // Where they are stored, if at equal distances.
+  kernels::NextRows next(Keys keys) const {
+    if (table_ != nullptr || !array_.contiguous()) return {};
+    return {.first = head_ + keys.begin * array_.row_stride,
+            .stride = array_.row_stride,
+            .rows = std::max(keys.count(), Index{0}),
+            .row_bytes = bytes_of_row(array_.type, depth_)};
   }
 
   // As they are stored, where that can be read; else copied into `copy` [keys, depth] as floats.
