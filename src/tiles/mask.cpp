@@ -26,11 +26,23 @@ struct Alibi {
   static Keys reachable(const Rows&, Keys all) { return all; }
   static Cover cover(const Rows&, Keys) { return {false, 0}; }
   static void apply(const Rows& rows, Keys keys, const Tile& tile) {
-    for (Index r = 0; r < rows.count; ++r) {
-      const float slope = rows.of_head(rows.problem->slopes, r);
-      const Index distance = keys.begin - rows.position(r);
-      for (Index j = 0; j < keys.count(); ++j)
-        tile.at(r, j) += slope * static_cast<float>(distance + j);
+    constexpr Index kTogether = 64;
+    float slope[kTogether], distance[kTogether];
+    for (Index first = 0; first < rows.count; first += kTogether) {
+      const Index count = std::min(kTogether, rows.count - first);
+      for (Index r = 0; r < count; ++r) {
+        slope[r] = rows.of_head(rows.problem->slopes, first + r);
+        distance[r] = static_cast<float>(keys.begin - rows.position(first + r));
+      }
+      for (Index j = 0; j < keys.count(); ++j) {
+        const auto key = static_cast<float>(j);
+        float* to = &tile.at(first, j);
+        if (tile.row_step == 1) {  // in vectors
+          for (Index r = 0; r < count; ++r) to[r] += slope[r] * (distance[r] + key);
+        } else {
+          for (Index r = 0; r < count; ++r) to[r * tile.row_step] += slope[r] * (distance[r] + key);
+        }
+      }
     }
   }
 };
