@@ -139,6 +139,7 @@ struct PackRows {
   Index rows;                  // 0 to columns
   Index length;                // of each row
   float* panel;                // [length, columns]
+  Index panel_row;             // from row to row of it
   Index columns;               // NR
 };
 

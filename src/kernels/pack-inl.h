@@ -67,16 +67,16 @@ inline void PackRowsOf(const PackRows& p) {
         V32 v0 = LoadBlocks(d, rows, x), v1 = LoadBlocks(d, rows + 1, x);
         V32 v2 = LoadBlocks(d, rows + 2, x), v3 = LoadBlocks(d, rows + 3, x);
         TransposeInBlocks(v0, v1, v2, v3);
-        float* to = p.panel + x * p.columns + r;
+        float* to = p.panel + x * p.panel_row + r;
         hn::StoreU(v0, d, to);
-        hn::StoreU(v1, d, to + p.columns);
-        hn::StoreU(v2, d, to + 2 * p.columns);
-        hn::StoreU(v3, d, to + 3 * p.columns);
+        hn::StoreU(v1, d, to + p.panel_row);
+        hn::StoreU(v2, d, to + 2 * p.panel_row);
+        hn::StoreU(v3, d, to + 3 * p.panel_row);
       }
     }
 #endif
     for (; x < p.length; ++x) {
-      float* to = p.panel + x * p.columns;
+      float* to = p.panel + x * p.panel_row;
       for (Index lane = r; lane < r + n; ++lane)
         to[lane] = lane < p.rows ? p.source[lane][x * p.stride] : 0.0f;
     }

@@ -64,6 +64,7 @@ Index BackwardTile::floats(const BackwardProblem& problem, const BackwardPlan& p
   Workspace count(nullptr);
   Buffers(problem, plan, cut, count);
   DropoutRows(problem.forward, cut.block_q, count);
+  LaneBias(plan.tile->columns, count);
   return count.used();
 }
 
@@ -76,6 +77,7 @@ BackwardTile::BackwardTile(const BackwardProblem& problem, const BackwardPlan& p
       product_(pairs_ ? tile_.pair_product : tile_.product),
       buffers_(problem, plan, cut, workspace),
       dropout_(problem.forward, cut.block_q, workspace),
+      lane_bias_(tile_.columns, workspace),
       read_k_(kernel_, unit, problem.forward.k, problem.forward.k_scales, problem.forward.d_k),
       read_v_(kernel_, unit, problem.forward.v, problem.forward.v_scales, problem.forward.d_v),
       rows_(unit) {
@@ -148,6 +150,7 @@ void BackwardTile::load(Loaded& to, const Stored<const std::byte>& array) {
                        .rows = count,
                        .length = length,
                        .panel = to.transposed + first * length,
+                       .panel_row = tile_.columns,
                        .columns = tile_.columns});
   }
   StoredRows stored = stored_rows({copy, copy_row});
@@ -255,7 +258,8 @@ bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
     const Index whole = all_pairs ? 0 : covered.whole;
     const bool masked = whole < n;
     if (masked) {
-      fill_bias(part, {own.begin + whole, own.end}, b.bias + whole * b.stride + first, 1, b.stride);
+      lane_bias_.fill(kernel_, part, {own.begin + whole, own.end},
+                      b.bias + whole * b.stride + first, b.stride);
     }
     kernel_.softmax_backward({.s = b.p + first,
                               .dp = b.ds + first,

@@ -16,6 +16,7 @@
 
 #include "tiles/backward.hpp"
 #include "tiles/dropout.hpp"
+#include "tiles/lane_bias.hpp"
 #include "tiles/values.hpp"
 #include "tiles/workspace.hpp"
 
@@ -110,6 +111,7 @@ class BackwardTile {
   void (*const product_)(const kernels::TileProduct&);
   Buffers buffers_;
   DropoutRows dropout_;
+  LaneBias lane_bias_;
   KeyReader read_k_, read_v_;
   Rows rows_;
   Index n_ = 0, first_ = 0, end_ = 0;

@@ -21,6 +21,7 @@
 #include <optional>
 
 #include "tiles/dropout.hpp"
+#include "tiles/lane_bias.hpp"
 #include "tiles/scores.hpp"
 #include "tiles/task.hpp"
 #include "tiles/values.hpp"
@@ -165,11 +166,13 @@ struct Buffers {
   const float** q_rows;      // [NR]
   float** out_rows;          // [NR]
   DropoutRows dropout;       // [panels, NR]
+  LaneBias lane_bias;
 
   Buffers(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut,
           Workspace& workspace)
       : numbers(p, cut, workspace),
-        dropout(p, round_up(cut.block_q, plan.tile->columns), workspace) {
+        dropout(p, round_up(cut.block_q, plan.tile->columns), workspace),
+        lane_bias(plan.tile->columns, workspace) {
     const Index columns = plan.tile->columns;
     const Index panels = (cut.block_q + columns - 1) / columns;
     qt = workspace.floats(panels * p.d_k * columns);
@@ -278,6 +281,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                       .rows = part.count,
                       .length = elements(p.d_k),
                       .panel = buffers.qt + panel * p.d_k * columns,
+                      .panel_row = columns,
                       .columns = columns});
   }
   std::fill_n(buffers.row_max, panels * columns, -std::numeric_limits<float>::infinity());
@@ -336,8 +340,8 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
       // p[j, r] = exp(s - max)
       const bool masked = covered.whole < n;
       if (masked) {
-        fill_bias(part, {keys.begin + covered.whole, keys.end},
-                  buffers.bias + covered.whole * columns, 1, columns);
+        buffers.lane_bias.fill(kernel, part, {keys.begin + covered.whole, keys.end},
+                               buffers.bias + covered.whole * columns, columns);
       }
       kernel.softmax_lanes({.s = buffers.s,
                             .bias = masked ? buffers.bias : nullptr,

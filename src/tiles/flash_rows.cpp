@@ -114,7 +114,7 @@ void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole
 
   // p[r, j] = exp(s - max)
   const bool masked = whole < n;
-  if (masked) fill_bias(task.rows, keys, buffers.bias, buffers.s_row, 1);
+  if (masked) fill_bias(task.rows, keys, buffers.bias, buffers.s_row);
   kernel.softmax_rows({.s = buffers.s,
                        .bias = masked ? buffers.bias : nullptr,
                        .s_row = buffers.s_row,

@@ -95,6 +95,7 @@ void pack_strided_panel(const GemmPlan& plan, Index batch, Index column, Index n
                              .rows = n,
                              .length = slice,
                              .panel = panel,
+                             .panel_row = columns,
                              .columns = columns});
     return;
   }
@@ -118,6 +119,7 @@ void pack_strided_panel(const GemmPlan& plan, Index batch, Index column, Index n
                              .rows = n,
                              .length = length,
                              .panel = panel + begin * columns,
+                             .panel_row = columns,
                              .columns = columns});
   }
 }

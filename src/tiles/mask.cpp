@@ -3,6 +3,8 @@
 // position: in Positions), its option in AttentionProblem.
 #include "tiles/mask.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -16,9 +18,26 @@ constexpr Cover kNone{true, 0};
 // A tile of bias under construction.
 struct Tile {
   float* bias;
-  Index row_step, key_step;
-  float& at(Index r, Index j) const { return bias[r * row_step + j * key_step]; }
+  Index stride;
+  float* row(Index r) const { return bias + r * stride; }
 };
+
+// The bias of a pair. Without a branch, which no CPU predicts for any mask, and so in vectors.
+float if_attended(bool attended, float bias) {
+  const std::uint32_t keep = 0u - static_cast<std::uint32_t>(attended);
+  return std::bit_cast<float>((std::bit_cast<std::uint32_t>(bias) & keep) |
+                              (std::bit_cast<std::uint32_t>(kNotAttended) & ~keep));
+}
+
+// Calls visit(j, j * stride), so that the usual stride is known to the compiler.
+template <class Visit>
+void for_each_key(Index n, Index stride, const Visit& visit) {
+  if (stride == 1) {
+    for (Index j = 0; j < n; ++j) visit(j, j);
+  } else {
+    for (Index j = 0; j < n; ++j) visit(j, j * stride);
+  }
+}
 
 // ALiBi: slope of the head, times the distance from the row's own position.
 struct Alibi {
@@ -26,23 +45,11 @@ struct Alibi {
   static Keys reachable(const Rows&, Keys all) { return all; }
   static Cover cover(const Rows&, Keys) { return {false, 0}; }
   static void apply(const Rows& rows, Keys keys, const Tile& tile) {
-    constexpr Index kTogether = 64;
-    float slope[kTogether], distance[kTogether];
-    for (Index first = 0; first < rows.count; first += kTogether) {
-      const Index count = std::min(kTogether, rows.count - first);
-      for (Index r = 0; r < count; ++r) {
-        slope[r] = rows.of_head(rows.problem->slopes, first + r);
-        distance[r] = static_cast<float>(keys.begin - rows.position(first + r));
-      }
-      for (Index j = 0; j < keys.count(); ++j) {
-        const auto key = static_cast<float>(j);
-        float* to = &tile.at(first, j);
-        if (tile.row_step == 1) {  // in vectors
-          for (Index r = 0; r < count; ++r) to[r] += slope[r] * (distance[r] + key);
-        } else {
-          for (Index r = 0; r < count; ++r) to[r * tile.row_step] += slope[r] * (distance[r] + key);
-        }
-      }
+    for (Index r = 0; r < rows.count; ++r) {
+      const float slope = rows.of_head(rows.problem->slopes, r);
+      const auto distance = static_cast<float>(keys.begin - rows.position(r));
+      float* to = tile.row(r);
+      for (int j = 0; j < keys.count(); ++j) to[j] += slope * (distance + static_cast<float>(j));
     }
   }
 };
@@ -56,7 +63,8 @@ struct AdditiveBias {
     const Array<const float>& bias = rows.problem->bias;
     for (Index r = 0; r < rows.count; ++r) {
       const float* from = rows.at(bias, r) + keys.begin * bias.column_stride;
-      for (Index j = 0; j < keys.count(); ++j) tile.at(r, j) += from[j * bias.column_stride];
+      float* to = tile.row(r);
+      for_each_key(keys.count(), bias.column_stride, [&](Index j, Index at) { to[j] += from[at]; });
     }
   }
 };
@@ -82,9 +90,9 @@ struct BooleanMask {
     const Array<const bool>& mask = rows.problem->mask;
     for (Index r = 0; r < rows.count; ++r) {
       const bool* from = rows.at(mask, r) + keys.begin * mask.column_stride;
-      for (Index j = 0; j < keys.count(); ++j) {
-        if (!from[j * mask.column_stride]) tile.at(r, j) = kNotAttended;
-      }
+      float* to = tile.row(r);
+      for_each_key(keys.count(), mask.column_stride,
+                   [&](Index j, Index at) { to[j] = if_attended(from[at], to[j]); });
     }
   }
 
@@ -131,9 +139,9 @@ struct Segments {
     const std::int32_t* of_key = of_keys(rows, keys);
     for (Index r = 0; r < rows.count; ++r) {
       const std::int32_t own = of_query(rows, r);
-      for (Index j = 0; j < keys.count(); ++j) {
-        if (of_key[j * stride] != own) tile.at(r, j) = kNotAttended;
-      }
+      float* to = tile.row(r);
+      for_each_key(keys.count(), stride,
+                   [&](Index j, Index at) { to[j] = if_attended(of_key[at] == own, to[j]); });
     }
   }
 
@@ -162,7 +170,8 @@ struct Tree {
       const std::uint64_t* words = rows.at(tree, r);
       for (Index j = std::max(first - keys.begin, Index{0}); j < keys.count(); ++j) {
         const Index n = keys.begin + j - first;
-        if ((words[n / 64 * tree.column_stride] >> (n % 64) & 1) == 0) tile.at(r, j) = kNotAttended;
+        if ((words[n / 64 * tree.column_stride] >> (n % 64) & 1) == 0)
+          tile.row(r)[j] = kNotAttended;
       }
     }
   }
@@ -223,11 +232,12 @@ struct Positions {
   static void apply(const Rows& rows, Keys keys, const Tile& tile) {
     for (Index r = 0; r < rows.count; ++r) {
       const Keys own = attended(rows, rows.position(r));
-      const Index prefix = std::max(rows.problem->prefix - keys.begin, Index{0});
-      const Index end = std::clamp(own.begin - keys.begin, Index{0}, keys.count());
-      for (Index j = prefix; j < end; ++j) tile.at(r, j) = kNotAttended;
-      for (Index j = std::max(own.end - keys.begin, prefix); j < keys.count(); ++j)
-        tile.at(r, j) = kNotAttended;
+      const Index prefix = std::clamp(rows.problem->prefix - keys.begin, Index{0}, keys.count());
+      const auto none = [&](Index begin, Index end) {
+        if (begin < end) std::fill(tile.row(r) + begin, tile.row(r) + end, kNotAttended);
+      };
+      none(prefix, std::min(own.begin - keys.begin, keys.count()));
+      none(std::max(own.end - keys.begin, prefix), keys.count());
     }
   }
 };
@@ -268,14 +278,9 @@ Cover cover(const Rows& rows, Keys keys) {
   return all;
 }
 
-void fill_bias(const Rows& rows, Keys keys, float* bias, Index row_step, Index key_step) {
-  const Tile tile{bias, row_step, key_step};
-  // The inner loop along the step of 1.
-  const bool rows_inside = row_step == 1;
-  const Index outer = rows_inside ? keys.count() : rows.count,
-              inner = rows_inside ? rows.count : keys.count();
-  for (Index i = 0; i < outer; ++i)
-    std::fill_n(bias + i * (rows_inside ? key_step : row_step), inner, 0.0f);
+void fill_bias(const Rows& rows, Keys keys, float* bias, Index stride) {
+  const Tile tile{bias, stride};
+  for (Index r = 0; r < rows.count; ++r) std::fill_n(tile.row(r), keys.count(), 0.0f);
   AllKinds::for_each_given(*rows.problem, [&](auto kind) { kind.apply(rows, keys, tile); });
 }
 

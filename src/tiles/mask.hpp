@@ -27,8 +27,8 @@ struct Cover {
 };
 Cover cover(const Rows& rows, Keys keys);
 
-// Writes bias[r * row_step + j * key_step] for the pairs of the tile: what is added to the scaled
-// score, -inf where a pair is not attended.
-void fill_bias(const Rows& rows, Keys keys, float* bias, Index row_step, Index key_step);
+// Writes bias[r * stride + j] for the pairs of the tile: what is added to the scaled score, -inf
+// where a pair is not attended.
+void fill_bias(const Rows& rows, Keys keys, float* bias, Index stride);
 
 }  // namespace rapt::tiles

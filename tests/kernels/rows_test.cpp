@@ -40,13 +40,17 @@ TEST(PackRows, TransposesAnyNumberOfRowsAndPadsWithZeros) {
             row.fill([&](Index x) { return static_cast<float>(1000 * r + x + 1); });
             pointers.push_back(row.data());
           }
-          Tensor<float> panel({length, columns}, {{}, 1, 0, 0, 0, Edge::end});
+          const Index panel_row = columns + (length % 2 == 0 ? 0 : 3);
+          Tensor<float> panel({length, columns}, {{}, 1, panel_row - columns, 0, 0, Edge::end});
+          panel.seal();
           kernels->pack_rows({.source = pointers.data(),
                               .stride = stride,
                               .rows = rows,
                               .length = length,
                               .panel = panel.data(),
+                              .panel_row = panel_row,
                               .columns = columns});
+          ASSERT_TRUE(panel.gaps_unchanged());
           for (Index x = 0; x < length; ++x) {
             for (Index r = 0; r < columns; ++r) {
               ASSERT_EQ(panel[x * columns + r], r < rows ? static_cast<float>(1000 * r + x + 1) : 0)
