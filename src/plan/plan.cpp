@@ -288,7 +288,7 @@ tiles::GemmPlan plan_gemm(const tiles::GemmProblem& problem) {
   // Few rows are one block, past which b's panels go once and must leave room in L2 for the next;
   // of many, every slice of k would read and write c once more. The rows of one element decide,
   // since slices are the order of sums.
-  constexpr tiles::Index kFewRows = 128, kFewRowsDepth = 256;
+  constexpr tiles::Index kFewRows = 128, kFewRowsDepth = 384;
   if (p.element_rows <= kFewRows) {
     blocks.block_m = std::max(blocks.block_m, kFewRows);
     blocks.block_k = std::min(blocks.block_k, kFewRowsDepth);

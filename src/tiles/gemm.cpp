@@ -46,10 +46,13 @@ void cut_slices(GemmPlan& plan, Index block_k) {
   plan.block_k = std::max<Index>((plan.problem.k + slices - 1) / slices, 1);
 }
 
-// Rows of a whose distance is a multiple of 1 KiB fall into a few sets of the L1 cache and evict
-// each other.
-bool a_in_place(const GemmProblem& p) {
-  return p.a.row_stride == 1 || p.m == 1 || (p.a.column_stride == 1 && p.a.row_stride % 256 != 0);
+// Rows of a whose distance is a multiple of 4 KiB fall into one set of the L1 cache. It holds eight
+// lines or more, so a higher tile's rows evict each other.
+bool a_in_place(const GemmPlan& plan) {
+  const GemmProblem& p = plan.problem;
+  constexpr Index kRows = 8;
+  return p.a.row_stride == 1 || p.m == 1 ||
+         (p.a.column_stride == 1 && (plan.tile->rows <= kRows || p.a.row_stride % 1024 != 0));
 }
 
 // Room between the copied rows, for the same reason.

@@ -108,7 +108,7 @@ struct Operand {
 
 // In place, where a's strides allow it and its rows do not fall into the same cache sets; else a
 // copy of these columns of a, whose rows are copy_row(k_count) apart.
-bool a_in_place(const GemmProblem& p);
+bool a_in_place(const GemmPlan& plan);
 Index copy_row(Index k_count);
 Operand place_a(const GemmProblem& p, const GemmBlock& block, Index k_begin);
 void copy_a(const GemmProblem& p, const GemmBlock& block, Index k_begin, Index k_count,

@@ -12,21 +12,30 @@ namespace {
 struct Buffers {
   float *a_copy, *beta, *scratch;  // [rows, block_k], [kMaxColumns], of the product
   Buffers(const GemmPlan& plan, Workspace& workspace) {
-    a_copy = workspace.floats(a_in_place(plan.problem) ? 0 : plan.block_m * copy_row(plan.block_k));
+    a_copy = workspace.floats(a_in_place(plan) ? 0 : plan.block_m * copy_row(plan.block_k));
     beta = workspace.floats(kernels::kMaxColumns);
     scratch = workspace.floats(product_scratch(*plan.kernels, plan.block_k));
   }
 };
 
+// Whether a tile reads a row of b in pieces of some lines, which prefetchers follow. Narrower ones
+// lose more by lines that evict each other.
+bool is_wide(const kernels::TileKernel& tile) {
+  constexpr Index kBytes = 256;
+  return tile.columns * bytes_of(Type::f32) >= kBytes;
+}
+
 const char* refuse(const GemmProblem& p, const GemmBlocks& blocks) {
   if (p.b.type != Type::f32) return "b is not f32: it is widened while it is packed";
   if (!p.b.contiguous()) return "the columns of b are not adjacent";
-  const bool small = p.m * p.n <= 64 * 64 && p.k <= 64;
-  // In place, a panel of b is read by several tiles, if its rows stay in the cache.
-  constexpr Index kSomeRows = 24;
-  const Index most = rows_collide(p) ? blocks.direct_rows : std::max(blocks.direct_rows, kSomeRows);
-  if (p.m > most && !small) return "c has many rows (more than direct_rows): packing b pays";
-  return nullptr;
+  if (p.m <= blocks.direct_rows && (is_wide(*blocks.tile) || !rows_collide(p))) return nullptr;
+  if (p.m <= std::min<Index>(blocks.direct_rows, blocks.tile->rows)) return nullptr;
+  // Tiles read b again and again: from L2, if it stays there.
+  constexpr Index kInCache = 1 << 20, kSmall = 64;
+  const bool in_cache = is_wide(*blocks.tile) ? p.k * p.n * bytes_of(p.b.type) <= kInCache
+                                              : p.m * p.n <= kSmall * kSmall && p.k <= kSmall;
+  if (blocks.direct_rows > 0 && in_cache) return nullptr;
+  return "c has many rows (more than direct_rows): packing b pays";
 }
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
@@ -52,11 +61,11 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   do {
     const Index slice = std::min(plan.block_k, p.k - x);
     Operand a = place_a(p, block, x);
-    if (!a_in_place(p)) {
+    if (!a_in_place(plan)) {
       copy_a(p, block, x, slice, buffers.a_copy);
       a = {buffers.a_copy, copy_row(slice), 1};
     }
-    product_in_place(*plan.kernels,
+    product_in_place(*plan.kernels, *plan.tile,
                      {.a = a.data,
                       .a_row = a.row,
                       .a_inner = a.inner,

@@ -18,8 +18,12 @@ namespace {
 
 constexpr Index kWaveFloats = Index{16} << 20;  // 64 MiB of packed operands at most, or one unit
 
-// Panels that are packed at a time: b's rows may lie in a page each, so a visit should be long.
-constexpr Index kPanels = 8;
+// Panels that are packed at a time: b's rows may lie in a page each, so a visit should be long. But
+// all must stay in L2.
+Index group(const GemmPlan& plan) {
+  constexpr Index kPanels = 8, kColumns = 256;
+  return std::clamp<Index>(kColumns / plan.tile->columns, 1, kPanels);
+}
 constexpr Index kPad = 16;  // floats between them, so that they do not meet in one cache set
 
 // Floats from panel to panel of those that are packed at a time, for one slice.
@@ -35,7 +39,7 @@ Index unit_floats(const GemmPlan& plan) {
   return packs_ahead(plan) ? (plan.block_n + columns - 1) / columns * columns * plan.problem.k : 0;
 }
 Index copied_a_floats(const GemmPlan& plan) {
-  return a_in_place(plan.problem) ? 0 : plan.problem.m * copy_row(plan.problem.k);
+  return a_in_place(plan) ? 0 : plan.problem.m * copy_row(plan.problem.k);
 }
 Index copied_a(const GemmPlan& plan, Wave wave, const GemmBlock& block) {
   return plan.wave_units * unit_floats(plan) +
@@ -50,10 +54,10 @@ Index wave_elements(const GemmPlan& plan, Wave wave) {
 // What one worker needs.
 struct Buffers {
   float* beta;    // [NR]
-  float* panels;  // [kPanels, block_k, NR]
+  float* panels;  // [group, block_k, NR]
   Buffers(const GemmPlan& plan, Workspace& workspace) {
     beta = workspace.floats(plan.tile->columns);
-    panels = workspace.floats(packs_ahead(plan) ? 0 : kPanels * panel_floats(plan));
+    panels = workspace.floats(packs_ahead(plan) ? 0 : group(plan) * panel_floats(plan));
   }
 };
 
@@ -74,9 +78,21 @@ void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   plan.workspace = count.used();
 }
 
+// Packing b ahead: a task is a slice of a group of panels.
+Index unit_groups(const GemmPlan& plan) {
+  const Index columns = group(plan) * plan.tile->columns;
+  return (plan.block_n + columns - 1) / columns;
+}
+Index slices(const GemmPlan& plan) {
+  return std::max<Index>((plan.problem.k + plan.block_k - 1) / plan.block_k, 1);
+}
+Index b_tasks(const GemmPlan& plan, Wave wave) {
+  return packs_ahead(plan) ? wave.count * unit_groups(plan) * slices(plan) : 0;
+}
+
 Index pack_tasks(const GemmPlan& plan, Wave wave) {
-  return (packs_ahead(plan) ? wave.count : 0) +
-         (a_in_place(plan.problem) ? 0 : wave_elements(plan, wave) * plan.row_blocks);
+  return b_tasks(plan, wave) +
+         (a_in_place(plan) ? 0 : wave_elements(plan, wave) * plan.row_blocks);
 }
 
 // A panel of b whose columns are not adjacent: b[x .. x + slice, column .. column + n] as floats.
@@ -154,25 +170,27 @@ void pack_panels(const GemmPlan& plan, Index batch, Index column, Index n, Index
 }
 
 void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float*) {
-  const Index b_tasks = packs_ahead(plan) ? wave.count : 0;
-  if (task < b_tasks) {
-    const GemmBlock block = block_of(plan, wave.first + task, 0);
-    float* panel = shared + task * unit_floats(plan);
+  const Index for_a = task - b_tasks(plan, wave);
+  if (for_a < 0) {
     const Index columns = plan.tile->columns, k = plan.problem.k;
-    const Index step = kPanels * columns;
-    for (Index column = 0; column < block.columns; column += step, panel += k * step) {
-      pack_panels(plan, block.batch, block.column + column, std::min(step, block.columns - column),
-                  0, k, panel, k * columns);
-    }
+    const Index x = task % slices(plan) * plan.block_k;
+    const Index unit = task / slices(plan) / unit_groups(plan);
+    const Index column = task / slices(plan) % unit_groups(plan) * group(plan) * columns;
+    const GemmBlock block = block_of(plan, wave.first + unit, 0);
+    if (column >= block.columns) return;  // the last block may be narrower
+    pack_panels(plan, block.batch, block.column + column,
+                std::min(group(plan) * columns, block.columns - column), x,
+                std::min(plan.block_k, k - x),
+                shared + unit * unit_floats(plan) + column * k + x * columns, k * columns);
   } else {
-    const Index element = wave.first / plan.column_blocks + (task - b_tasks) / plan.row_blocks;
+    const Index element = wave.first / plan.column_blocks + for_a / plan.row_blocks;
     const GemmBlock block =
-        block_of(plan, element * plan.column_blocks, (task - b_tasks) % plan.row_blocks);
+        block_of(plan, element * plan.column_blocks, for_a % plan.row_blocks);
     copy_a(plan.problem, block, 0, plan.problem.k, shared + copied_a(plan, wave, block));
   }
 }
 
-// The share of panel `number` of kPanels in asking for what is packed next: columns from `column`
+// The share of panel `number` of a group in asking for what is packed next: columns from `column`
 // on of the same slice of b, or its first columns of the next.
 kernels::NextRows next_of_b(const GemmPlan& plan, const GemmBlock& block, Index column,
                             Index number, Index x, Index slice) {
@@ -184,8 +202,9 @@ kernels::NextRows next_of_b(const GemmPlan& plan, const GemmBlock& block, Index 
     slice = std::min(plan.block_k, p.k - x);
     if (slice <= 0) return {};
   }
-  const Index first = slice * number / kPanels, end = slice * (number + 1) / kPanels;
-  const Index columns = std::min(kPanels * plan.tile->columns, block.columns - column);
+  const Index first = slice * number / group(plan),
+              end = slice * (number + 1) / group(plan);
+  const Index columns = std::min(group(plan) * plan.tile->columns, block.columns - column);
   return {.first = p.batch.element(p.b, block.batch) + (block.column + column) * p.b.column_stride +
                    (x + first) * p.b.row_stride,
           .stride = p.b.row_stride,
@@ -201,7 +220,7 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
   const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
   const float* packed = shared + (unit - wave.first) * unit_floats(plan);
-  const Operand a = a_in_place(p) ? place_a(p, block, 0)
+  const Operand a = a_in_place(plan) ? place_a(p, block, 0)
                                   : Operand{shared + copied_a(plan, wave, block), copy_row(p.k), 1};
   float* c = place_c(p, block);
   std::fill_n(buffers.beta, columns, p.beta);
@@ -214,14 +233,14 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
       const float* panel = packed + column * p.k + x * columns;
       kernels::NextRows next;
       if (!packs_ahead(plan)) {
-        const Index number = column / columns % kPanels;
+        const Index number = column / columns % group(plan);
         if (number == 0) {
           pack_panels(plan, block.batch, block.column + column,
-                      std::min(kPanels * columns, block.columns - column), x, slice, buffers.panels,
+                      std::min(group(plan) * columns, block.columns - column), x, slice, buffers.panels,
                       panel_floats(plan));
         }
         panel = buffers.panels + number * panel_floats(plan);
-        next = next_of_b(plan, block, column + (kPanels - number) * columns, number, x, slice);
+        next = next_of_b(plan, block, column + (group(plan) - number) * columns, number, x, slice);
       }
       plan.tile->product({.a = a.data + x * a.inner,
                           .a_row = a.row,

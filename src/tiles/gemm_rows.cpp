@@ -30,7 +30,7 @@ struct Buffers {
 };
 
 const char* refuse(const GemmProblem& p, const GemmBlocks&) {
-  constexpr Index kSmall = 1 << 20, kLarge = 8 << 20;
+  constexpr Index kSmall = 1 << 20, kLarge = 16 << 20;
   const Index bytes = p.k * p.n * bytes_of(p.b.type);
   if (bytes < kSmall) return "b is small: what comes from a cache may come in any order";
   if (p.m > kRows) return "c has more than a few rows: a register tile reads b less often";

@@ -10,21 +10,23 @@ namespace rapt::tiles {
 
 using kernels::Index;
 
-// The tile for the next columns of n, or null when even the narrowest is too wide. It has at least
-// `rows` rows where there is a choice, since a lower tile reads b several times; then the widest,
-// but not one that leaves columns which the narrowest cannot fill.
-inline const kernels::TileKernel* next_tile(const kernels::Kernels& kernels, Index n, Index rows) {
+// The tile for the next columns of n, or null when even the narrowest is too wide. Of a few rows the
+// widest that holds them all, since a lower one reads b several times; of more `usual`, or the
+// first. But none that leaves columns which the narrowest cannot fill.
+inline const kernels::TileKernel* next_tile(const kernels::Kernels& kernels,
+                                            const kernels::TileKernel& usual, Index n, Index rows) {
+  constexpr Index kFewRows = 8;
   const Index narrow = kernels.tiles[0].columns;
-  const kernels::TileKernel* best = nullptr;
+  const auto fits = [&](const kernels::TileKernel& tile) {
+    return tile.columns <= n && (n % narrow != 0 || tile.columns % narrow == 0);
+  };
+  if (n < narrow) return nullptr;
+  const kernels::TileKernel* best = fits(usual) ? &usual : &kernels.tiles[0];
+  if (rows > kFewRows) return best;
   for (int i = 0; i < kernels.n_tiles; ++i) {
     const kernels::TileKernel& tile = kernels.tiles[i];
-    if (tile.columns > n || (n % narrow == 0 && tile.columns % narrow != 0)) continue;
-    if (best == nullptr) {
-      best = &tile;
-      continue;
-    }
-    const bool fits = tile.rows >= rows, best_fits = best->rows >= rows;
-    if (fits != best_fits ? fits : tile.columns > best->columns) best = &tile;
+    if (tile.rows < rows || !fits(tile)) continue;
+    if (best->rows < rows || tile.columns > best->columns) best = &tile;
   }
   return best;
 }
@@ -36,10 +38,10 @@ inline Index product_scratch(const kernels::Kernels& kernels, Index inner) {
 
 // p for `columns` columns, any number: panels in place, and the last columns that fill no panel
 // from a zero-padded copy. p.beta: [kMaxColumns] equal values, or null.
-inline void product_in_place(const kernels::Kernels& kernels, kernels::TileProduct p, Index columns,
-                             float* scratch) {
+inline void product_in_place(const kernels::Kernels& kernels, const kernels::TileKernel& usual,
+                             kernels::TileProduct p, Index columns, float* scratch) {
   while (columns > 0) {
-    const kernels::TileKernel* tile = next_tile(kernels, columns, p.rows);
+    const kernels::TileKernel* tile = next_tile(kernels, usual, columns, p.rows);
     p.columns = tile == nullptr ? columns : tile->columns;
     if (tile == nullptr) {
       tile = &kernels.tiles[0];
