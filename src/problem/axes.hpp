@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdlib>
+#include <string>
+#include <string_view>
 
 #include "problem/sentences.hpp"
 #include "rapt/view.hpp"
@@ -22,16 +24,18 @@ class Range {
  public:
   Range(const char* view, std::int64_t element_size) : view_(view), bytes_(element_size) {}
 
-  void axis(const std::string& name, std::int64_t extent, std::int64_t stride) {
+  void axis(std::string_view name, std::int64_t extent, std::int64_t stride) {
     if (extent < 0)
-      fail(ErrorCode::extent_range, {name, view_, extent, std::int64_t{0}, kMaxOffset});
+      fail(ErrorCode::extent_range,
+           {std::string(name), view_, extent, std::int64_t{0}, kMaxOffset});
     // A stride may be anything where it is never taken.
     const Wide steps = extent > 0 ? extent - 1 : 0;
     const Wide magnitude = stride < 0 ? -static_cast<Wide>(stride) : static_cast<Wide>(stride);
     count_ *= extent;
     positive_ *= extent > 0 ? extent : 1;
     const auto refuse_beyond = [&](Wide bytes) {
-      if (bytes > kMaxOffset) fail(ErrorCode::too_large, {view_, name, extent, stride});
+      if (bytes > kMaxOffset)
+        fail(ErrorCode::too_large, {view_, std::string(name), extent, stride});
     };
     refuse_beyond(positive_ * bytes_);
     // So steps are below 2^60, and this fits 128 bits.
@@ -63,10 +67,10 @@ template <class T, class... Axes>
 void check_output(const char* name, const View<T, Axes...>& view,
                   std::int64_t element_size = sizeof(T)) {
   if (check_memory(name, view, element_size) == 0) return;
-  const auto distinct = [&](const std::string& axis, std::int64_t extent, std::int64_t stride) {
+  const auto distinct = [&](std::string_view axis, std::int64_t extent, std::int64_t stride) {
     if (extent > 1 && stride == 0) {
       fail(ErrorCode::bad_value,
-           {"the stride of axis " + axis + " of " + name, stride,
+           {"the stride of axis " + std::string(axis) + " of " + name, stride,
             "an output's elements must lie apart: extent " + std::to_string(extent)});
     }
   };
@@ -75,9 +79,9 @@ void check_output(const char* name, const View<T, Axes...>& view,
   (distinct(Axes::name, view.template extent<Axes>(), view.template stride<Axes>()), ...);
 }
 
-inline void agree(const std::string& axis, const char* one, std::int64_t a, const char* other,
+inline void agree(std::string_view axis, const char* one, std::int64_t a, const char* other,
                   std::int64_t b) {
-  if (a != b) fail(ErrorCode::extent_mismatch, {axis, one, a, other, b});
+  if (a != b) fail(ErrorCode::extent_mismatch, {std::string(axis), one, a, other, b});
 }
 
 inline void within(const char* axis, const char* view, std::int64_t extent, std::int64_t low,

@@ -23,9 +23,11 @@ void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, In
     const Index each = (n + count - 1) / count;
     return std::max((each + step - 1) / step * step, step);
   };
-  const double products =
-      static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
-  const double wanted = std::min(16.0, products * static_cast<double>(p.batch.size) / (1 << 20));
+  // To read an element of b takes as long as to multiply it by some rows.
+  constexpr Index kReading = 4;
+  const double work = static_cast<double>(std::max(p.m, kReading)) * static_cast<double>(p.n) *
+                      static_cast<double>(p.k);
+  const double wanted = std::min(16.0, work * static_cast<double>(p.batch.size) / (1 << 20));
   Index m_blocks = blocks(p.m, block_m), n_blocks = blocks(p.n, block_n);
   while (static_cast<double>(m_blocks * n_blocks * p.batch.size) < wanted) {
     const Index m_each = p.m / m_blocks, n_each = p.n / n_blocks;

@@ -90,8 +90,8 @@ inline const std::byte* place_b(const GemmProblem& p, const GemmBlock& block) {
 }
 
 // Cuts c into blocks of at most block_m x block_n, in multiples of the tile, of nearly equal size,
-// and small enough that there is work for many: at least 16 blocks where each keeps a million
-// multiplications.
+// and small enough that there is work for many: at least 16 blocks where each keeps the work of a
+// million multiplications.
 void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step);
 
 // Cuts k into slices of nearly equal depth, at most block_k. The same for every algorithm that sums
@@ -113,6 +113,13 @@ Index copy_row(Index k_count);
 Operand place_a(const GemmProblem& p, const GemmBlock& block, Index k_begin);
 void copy_a(const GemmProblem& p, const GemmBlock& block, Index k_begin, Index k_count,
             float* copy);
+
+// Whether a tile reads a row of b, in place, in pieces of some lines, which prefetchers follow.
+// Narrower ones lose more by lines that evict each other.
+inline bool is_wide(const kernels::TileKernel& tile) {
+  constexpr Index kBytes = 256;
+  return tile.columns * bytes_of(Type::f32) >= kBytes;
+}
 
 // Rows of b that lie a multiple of 4 KiB apart fall into the same sets of a cache.
 inline bool rows_collide(const GemmProblem& p) { return p.b.row_stride % 4096 == 0; }

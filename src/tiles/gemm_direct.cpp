@@ -18,33 +18,40 @@ struct Buffers {
   }
 };
 
-// Whether a tile reads a row of b in pieces of some lines, which prefetchers follow. Narrower ones
-// lose more by lines that evict each other.
-bool is_wide(const kernels::TileKernel& tile) {
-  constexpr Index kBytes = 256;
-  return tile.columns * bytes_of(Type::f32) >= kBytes;
-}
-
 const char* refuse(const GemmProblem& p, const GemmBlocks& blocks) {
   if (p.b.type != Type::f32) return "b is not f32: it is widened while it is packed";
   if (!p.b.contiguous()) return "the columns of b are not adjacent";
+  if (blocks.direct_rows == 0) return "direct_rows is 0: b is packed";
   if (p.m <= blocks.direct_rows && (is_wide(*blocks.tile) || !rows_collide(p))) return nullptr;
   if (p.m <= std::min<Index>(blocks.direct_rows, blocks.tile->rows)) return nullptr;
   // Tiles read b again and again: from L2, if it stays there.
   constexpr Index kInCache = 1 << 20, kSmall = 64;
   const bool in_cache = is_wide(*blocks.tile) ? p.k * p.n * bytes_of(p.b.type) <= kInCache
                                               : p.m * p.n <= kSmall * kSmall && p.k <= kSmall;
-  if (blocks.direct_rows > 0 && in_cache) return nullptr;
+  if (in_cache) return nullptr;
   return "c has many rows (more than direct_rows): packing b pays";
 }
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
+  // Few rows: long pieces of b's rows, since reading them is the work.
+  constexpr Index kFewRows = 2, kPanels = 4;
   cut_blocks(plan, std::max(blocks.direct_rows, Index{64}), blocks.block_n, plan.tile->rows,
-             plan.tile->columns);
+             (plan.problem.m <= kFewRows ? kPanels : 1) * plan.tile->columns);
   cut_slices(plan, blocks.block_k);
   Workspace count(nullptr);
   Buffers(plan, count);
   plan.workspace = count.used();
+}
+
+// The next slice of the columns that a tile begins with, for b that comes from L3 or memory. Fewer
+// tiles would have to ask for too much each.
+kernels::NextRows next_of_b(const GemmPlan& plan, const GemmBlock& block, Index x) {
+  const GemmProblem& p = plan.problem;
+  constexpr Index kTiles = 4;
+  if (x >= p.k || block.rows < kTiles * plan.tile->rows) return {};
+  return {.first = place_b(p, block) + x * p.b.row_stride,
+          .stride = p.b.row_stride,
+          .rows = std::min(plan.block_k, p.k - x)};
 }
 
 void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, float* memory) {
@@ -55,7 +62,7 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   const Array<const float> b_floats = floats(p.b);
   const float* b = p.batch.element(b_floats, block.batch) + block.column;
   float* c = place_c(p, block);
-  std::fill_n(buffers.beta, kernels::kMaxColumns, p.beta);
+  if (p.beta != 0.0f) std::fill_n(buffers.beta, kernels::kMaxColumns, p.beta);
 
   Index x = 0;
   do {
@@ -78,10 +85,11 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
                       .inner = slice,
                       .columns = 0,
                       .alpha = p.alpha,
-                      .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta},
+                      .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta,
+                      .next = next_of_b(plan, block, x + slice)},
                      block.columns, buffers.scratch);
-    if (x == 0) std::fill_n(buffers.beta, kernels::kMaxColumns, 1.0f);
     x += plan.block_k;
+    if (x < p.k) std::fill_n(buffers.beta, kernels::kMaxColumns, 1.0f);
   } while (x < p.k);
   finish_block(plan, block);
 }

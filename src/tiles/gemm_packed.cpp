@@ -91,8 +91,7 @@ Index b_tasks(const GemmPlan& plan, Wave wave) {
 }
 
 Index pack_tasks(const GemmPlan& plan, Wave wave) {
-  return b_tasks(plan, wave) +
-         (a_in_place(plan) ? 0 : wave_elements(plan, wave) * plan.row_blocks);
+  return b_tasks(plan, wave) + (a_in_place(plan) ? 0 : wave_elements(plan, wave) * plan.row_blocks);
 }
 
 // A panel of b whose columns are not adjacent: b[x .. x + slice, column .. column + n] as floats.
@@ -184,8 +183,7 @@ void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float*) {
                 shared + unit * unit_floats(plan) + column * k + x * columns, k * columns);
   } else {
     const Index element = wave.first / plan.column_blocks + for_a / plan.row_blocks;
-    const GemmBlock block =
-        block_of(plan, element * plan.column_blocks, for_a % plan.row_blocks);
+    const GemmBlock block = block_of(plan, element * plan.column_blocks, for_a % plan.row_blocks);
     copy_a(plan.problem, block, 0, plan.problem.k, shared + copied_a(plan, wave, block));
   }
 }
@@ -202,8 +200,7 @@ kernels::NextRows next_of_b(const GemmPlan& plan, const GemmBlock& block, Index 
     slice = std::min(plan.block_k, p.k - x);
     if (slice <= 0) return {};
   }
-  const Index first = slice * number / group(plan),
-              end = slice * (number + 1) / group(plan);
+  const Index first = slice * number / group(plan), end = slice * (number + 1) / group(plan);
   const Index columns = std::min(group(plan) * plan.tile->columns, block.columns - column);
   return {.first = p.batch.element(p.b, block.batch) + (block.column + column) * p.b.column_stride +
                    (x + first) * p.b.row_stride,
@@ -220,8 +217,9 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
   const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
   const float* packed = shared + (unit - wave.first) * unit_floats(plan);
-  const Operand a = a_in_place(plan) ? place_a(p, block, 0)
-                                  : Operand{shared + copied_a(plan, wave, block), copy_row(p.k), 1};
+  const Operand a = a_in_place(plan)
+                        ? place_a(p, block, 0)
+                        : Operand{shared + copied_a(plan, wave, block), copy_row(p.k), 1};
   float* c = place_c(p, block);
   std::fill_n(buffers.beta, columns, p.beta);
 
@@ -236,8 +234,8 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
         const Index number = column / columns % group(plan);
         if (number == 0) {
           pack_panels(plan, block.batch, block.column + column,
-                      std::min(group(plan) * columns, block.columns - column), x, slice, buffers.panels,
-                      panel_floats(plan));
+                      std::min(group(plan) * columns, block.columns - column), x, slice,
+                      buffers.panels, panel_floats(plan));
         }
         panel = buffers.panels + number * panel_floats(plan);
         next = next_of_b(plan, block, column + (group(plan) - number) * columns, number, x, slice);

@@ -29,15 +29,16 @@ struct Buffers {
   }
 };
 
-const char* refuse(const GemmProblem& p, const GemmBlocks&) {
+const char* refuse(const GemmProblem& p, const GemmBlocks& blocks) {
   constexpr Index kSmall = 1 << 20, kLarge = 16 << 20;
   const Index bytes = p.k * p.n * bytes_of(p.b.type);
   if (bytes < kSmall) return "b is small: what comes from a cache may come in any order";
   if (p.m > kRows) return "c has more than a few rows: a register tile reads b less often";
-  // Measured: more than two rows are faster in register tiles, unless b comes from far, or its rows
-  // evict each other meanwhile.
-  if (p.m > 2 && p.b.type == Type::f32 && bytes < kLarge && !rows_collide(p))
-    return "c has more than two rows, and b is not large: a register tile reads it less often";
+  // Measured: wide tiles are faster, and have one phase, unless b comes from memory; narrow ones
+  // from three rows on, unless b's rows evict each other meanwhile.
+  if (p.b.type == Type::f32 && bytes < kLarge &&
+      (is_wide(*blocks.tile) || (p.m > 2 && !rows_collide(p))))
+    return "b is not large: a register tile is faster";
   if (!p.b.contiguous()) return "the columns of b are not adjacent";
   if (p.b.type == Type::int8) return "b is int8: it is scaled while it is packed";
   if (p.beta != 0.0f && p.beta != 1.0f) return "beta is neither 0 nor 1";

@@ -10,8 +10,8 @@ namespace rapt::tiles {
 
 using kernels::Index;
 
-// The tile for the next columns of n, or null when even the narrowest is too wide. Of a few rows the
-// widest that holds them all, since a lower one reads b several times; of more `usual`, or the
+// The tile for the next columns of n, or null when even the narrowest is too wide. Of a few rows
+// the widest that holds them all, since a lower one reads b several times; of more `usual`, or the
 // first. But none that leaves columns which the narrowest cannot fill.
 inline const kernels::TileKernel* next_tile(const kernels::Kernels& kernels,
                                             const kernels::TileKernel& usual, Index n, Index rows) {
@@ -37,7 +37,8 @@ inline Index product_scratch(const kernels::Kernels& kernels, Index inner) {
 }
 
 // p for `columns` columns, any number: panels in place, and the last columns that fill no panel
-// from a zero-padded copy. p.beta: [kMaxColumns] equal values, or null.
+// from a zero-padded copy. p.beta: [kMaxColumns] equal values, or null. p.next: rows from the first
+// column on, of which each panel asks for its own columns.
 inline void product_in_place(const kernels::Kernels& kernels, const kernels::TileKernel& usual,
                              kernels::TileProduct p, Index columns, float* scratch) {
   while (columns > 0) {
@@ -53,10 +54,12 @@ inline void product_in_place(const kernels::Kernels& kernels, const kernels::Til
       p.b = scratch;
       p.b_inner = tile->columns;
     }
+    p.next.row_bytes = p.columns * static_cast<Index>(sizeof(float));
     tile->product(p);
     columns -= p.columns;
     p.b += p.columns;
     p.c += p.columns * p.c_column;
+    if (p.next.rows > 0) p.next.first += p.next.row_bytes;
   }
 }
 

@@ -130,7 +130,7 @@ TEST(Limits, OfTheWorkspaceOfTheMatrixProduct) {  // B46
     const Index m = sizes(), n = sizes(), batch = sizes(), k = more();
     Random random(seed + 2);
     // In place, or with rows that must be copied; b and a of one batch element, or of each.
-    const Index row = random.between(0, 1) * 256;
+    const Index row = random.between(0, 1) * 1024;
     const View<const float, Row, Inner> a(&memory, {m, k}, {row, 0});
     const View<const float, Inner, Column> b(&memory, {k, n}, {0, random.between(0, 1)});
     const View<float, Row, Column> c(&memory, {batch, m, n}, {1, 1, 1});

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "rapt/gemm.hpp"
@@ -141,6 +142,34 @@ TEST(GemmSizes, AroundTheTilesOfEveryTarget) {  // B5
   }
   expect_all(rows, columns, {1, 2, 15, 16, 17, 64, 65},
              {small_packed(16), small_packed(16, 1), small_packed(16, 2)});
+}
+
+// Slices of groups of panels, the last block narrower by a group; and blocks of b that stays in a
+// cache, and of b in which the next slice is asked for.
+TEST(GemmSizes, ManyPanelsAndSlices) {
+  GemmCase g;
+  g.m = 100;
+  g.n = 800;
+  g.k = 70;
+  g.dense = true;
+  for (const bool b_transposed : {false, true}) {
+    g.b_transposed = b_transposed;
+    GemmData data(g);
+    const auto expected = data.expect();
+    for (int tile = 0; tile < kernels::kMaxTiles; ++tile) {
+      for (const int direct_rows : {0, 100}) {
+        Blocks blocks{"tile " + std::to_string(tile), tile};
+        blocks.block_m = 40;
+        blocks.block_n = 300;
+        blocks.block_k = 16;
+        blocks.direct_rows = direct_rows;
+        for_each_way({blocks}, [&] {
+          data.run();
+          data.check(expected);
+        });
+      }
+    }
+  }
 }
 
 TEST(GemmSizes, NothingAlongAnAxis) {  // B22: c holds NaN before
