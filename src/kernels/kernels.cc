@@ -15,6 +15,7 @@
 #include "kernels/dropout-inl.h"
 #include "kernels/finish-inl.h"
 #include "kernels/pack-inl.h"
+#include "kernels/row_product-inl.h"
 #include "kernels/softmax-inl.h"
 #include "kernels/softmax_backward-inl.h"
 #include "kernels/tile_product-inl.h"
@@ -52,6 +53,7 @@ const Kernels& Table() {
 #endif
     DotProductOf,
     ValueProductOf,
+    RowProductOf,
     SoftmaxLanes,
     SoftmaxRows,
     SoftmaxBackwardOf,

@@ -78,6 +78,15 @@ struct ValueProduct {
   Index rows, n, columns;
 };
 
+// c[col] += sum_x a[x] b[x, col]
+struct RowProduct {
+  const float* a;  // [inner]
+  StoredRows b;    // [inner] rows of b, each [columns]; not int4
+  float* c;        // [columns]
+  Index inner, columns;
+  bool from_memory;  // b is in no cache: it is asked for ahead
+};
+
 // One block of the online softmax, on scores whose rows lie in lanes or along vectors.
 // Lanes: s is [n, NR], each column is one row of attention. Rows: s is [rows, n], each row is one.
 struct SoftmaxStep {
@@ -198,6 +207,7 @@ struct Kernels {
   TileKernel tiles[kMaxTiles];  // the first is the default, and none is narrower
   void (*dot_product)(const DotProduct&);
   void (*value_product)(const ValueProduct&);
+  void (*row_product)(const RowProduct&);
   void (*softmax_lanes)(const SoftmaxStep&);
   void (*softmax_rows)(const SoftmaxStep&);
   void (*softmax_backward)(const SoftmaxBackward&);

@@ -33,10 +33,8 @@ const char* refuse(const GemmProblem& p, const GemmBlocks& blocks) {
 }
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
-  // Few rows: long pieces of b's rows, since reading them is the work.
-  constexpr Index kFewRows = 2, kPanels = 4;
   cut_blocks(plan, std::max(blocks.direct_rows, Index{64}), blocks.block_n, plan.tile->rows,
-             (plan.problem.m <= kFewRows ? kPanels : 1) * plan.tile->columns);
+             plan.tile->columns);
   cut_slices(plan, blocks.block_k);
   Workspace count(nullptr);
   Buffers(plan, count);

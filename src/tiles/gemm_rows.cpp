@@ -1,7 +1,8 @@
 // gemm_rows: very few rows (a linear layer while decoding), b's columns adjacent: every row of b is
 // read once, in place, in its order and as it is stored.
 //
-//   pack:  the sums of each slice of k:  sums[slice, m, block_n] = a[m, slice] b[slice, block_n]
+//   pack:  the sums of each slice of k:  sums[slice, m, block_n] = a[m, slice] b[slice, block_n];
+//          not where c has columns enough for a task each, which sums them itself
 //   run:   c = alpha times their sum, in their order, which is that of the other algorithms; so the
 //          choice between them may look at the whole batch
 #include <algorithm>
@@ -21,24 +22,33 @@ Index slices(const GemmPlan& plan) {
 Index sums_row(const GemmPlan& plan) { return copy_row(plan.block_n); }
 Index sums_floats(const GemmPlan& plan) { return plan.problem.m * sums_row(plan); }
 
+bool from_memory(const GemmProblem& p) {
+  constexpr Index kLarge = 16 << 20;
+  return p.k * p.n * bytes_of(p.b.type) >= kLarge;
+}
+
+// From a cache, a row reads those of b in pieces, if these are long.
+bool in_pieces(const GemmProblem& p) { return p.m == 1 && !from_memory(p); }
+
 struct Buffers {
-  float *a_copy, *ones;  // [rows, block_k], [rows]
+  float *a_copy, *ones, *sums;  // [rows, block_k], [rows], [m, sums_row]
   Buffers(const GemmPlan& plan, Workspace& workspace) {
     a_copy = workspace.floats(kRows * copy_row(plan.block_k));
     ones = workspace.floats(kRows);
+    sums = workspace.floats(in_pieces(plan.problem) ? sums_floats(plan) : 0);
   }
 };
 
 const char* refuse(const GemmProblem& p, const GemmBlocks& blocks) {
-  constexpr Index kSmall = 1 << 20, kLarge = 16 << 20;
-  const Index bytes = p.k * p.n * bytes_of(p.b.type);
-  if (bytes < kSmall) return "b is small: what comes from a cache may come in any order";
+  constexpr Index kSmall = 1 << 20;
+  if (p.k * p.n * bytes_of(p.b.type) < kSmall)
+    return "b is small: what comes from a cache may come in any order";
   if (p.m > kRows) return "c has more than a few rows: a register tile reads b less often";
-  // Measured: wide tiles are faster, and have one phase, unless b comes from memory; narrow ones
-  // from three rows on, unless b's rows evict each other meanwhile.
-  if (p.b.type == Type::f32 && bytes < kLarge &&
-      (is_wide(*blocks.tile) || (p.m > 2 && !rows_collide(p))))
-    return "b is not large: a register tile is faster";
+  // Measured: more than one row are faster in wide register tiles, more than two in narrow ones,
+  // unless b comes from memory, or its rows evict each other meanwhile.
+  const bool tiles = is_wide(*blocks.tile) ? p.m > 1 : p.m > 2 && !rows_collide(p);
+  if (tiles && p.b.type == Type::f32 && !from_memory(p))
+    return "c has more than a row, and b is not large: a register tile reads it less often";
   if (!p.b.contiguous()) return "the columns of b are not adjacent";
   if (p.b.type == Type::int8) return "b is int8: it is scaled while it is packed";
   if (p.beta != 0.0f && p.beta != 1.0f) return "beta is neither 0 nor 1";
@@ -49,37 +59,45 @@ void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   const GemmProblem& p = plan.problem;
   cut_slices(plan, blocks.block_k);
   // Whole rows of b, if that makes tasks enough, and long pieces else: prefetchers like them.
-  constexpr Index kColumns = 1024, kTasks = 8;
-  const Index pieces = (kTasks + slices(plan) - 1) / slices(plan);
-  cut_blocks(plan, kRows, std::max(kColumns, (p.n + pieces - 1) / pieces), kRows, p.n);
-  plan.wave_units =
-      std::clamp<Index>(kWaveFloats / std::max<Index>(slices(plan) * sums_floats(plan), 1), 1,
-                        std::max<Index>(plan.units, 1));
-  plan.shared_workspace = plan.wave_units * slices(plan) * sums_floats(plan);
+  constexpr Index kColumns = 768, kTasks = 8;
+  if (in_pieces(p)) {
+    cut_blocks(plan, kRows, kColumns, kRows, kColumns);
+  } else {
+    const Index pieces = (kTasks + slices(plan) - 1) / slices(plan);
+    cut_blocks(plan, kRows, std::max(kColumns, (p.n + pieces - 1) / pieces), kRows, p.n);
+    plan.wave_units =
+        std::clamp<Index>(kWaveFloats / std::max<Index>(slices(plan) * sums_floats(plan), 1), 1,
+                          std::max<Index>(plan.units, 1));
+    plan.shared_workspace = plan.wave_units * slices(plan) * sums_floats(plan);
+  }
   Workspace count(nullptr);
   Buffers(plan, count);
   plan.workspace = count.used();
 }
 
-Index pack_tasks(const GemmPlan& plan, Wave wave) { return wave.count * slices(plan); }
-
-void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float* memory) {
+void sum_slice(const GemmPlan& plan, const GemmBlock& block, Index number, const Buffers& buffers,
+               float* sums) {
   const GemmProblem& p = plan.problem;
-  Workspace workspace(memory);
-  const Buffers buffers(plan, workspace);
-  const GemmBlock block = block_of(plan, wave.first + task / slices(plan), 0);
-  const Index x = task % slices(plan) * plan.block_k;
-  const Index slice = std::min(plan.block_k, p.k - x);
-  float* sums = shared + task * sums_floats(plan);
+  const Index x = number * plan.block_k, slice = std::min(plan.block_k, p.k - x);
   copy_a(p, block, x, slice, buffers.a_copy);
-  std::fill_n(buffers.ones, kRows, 1.0f);
   std::fill_n(sums, block.rows * sums_row(plan), 0.0f);
+  const kernels::StoredRows b{.first = place_b(p, block) + x * p.b.row_stride,
+                              .stride = p.b.row_stride,
+                              .rows = nullptr,
+                              .type = p.b.type};
+  if (p.m == 1) {
+    plan.kernels->row_product({.a = buffers.a_copy,
+                               .b = b,
+                               .c = sums,
+                               .inner = slice,
+                               .columns = block.columns,
+                               .from_memory = from_memory(p)});
+    return;
+  }
+  std::fill_n(buffers.ones, kRows, 1.0f);
   plan.kernels->value_product({.p = buffers.a_copy,
                                .p_row = copy_row(slice),
-                               .v = {.first = place_b(p, block) + x * p.b.row_stride,
-                                     .stride = p.b.row_stride,
-                                     .rows = nullptr,
-                                     .type = p.b.type},
+                               .v = b,
                                .out = sums,
                                .out_row = sums_row(plan),
                                .rescale = buffers.ones,
@@ -88,12 +106,29 @@ void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float* mem
                                .columns = block.columns});
 }
 
+Index pack_tasks(const GemmPlan& plan, Wave wave) {
+  return in_pieces(plan.problem) ? 0 : wave.count * slices(plan);
+}
+
+void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float* memory) {
+  Workspace workspace(memory);
+  const Buffers buffers(plan, workspace);
+  sum_slice(plan, block_of(plan, wave.first + task / slices(plan), 0), task % slices(plan), buffers,
+            shared + task * sums_floats(plan));
+}
+
 void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const float* shared,
-         float*) {
+         float* memory) {
   const GemmProblem& p = plan.problem;
+  Workspace workspace(memory);
+  const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
-  const float* sums = shared + (unit - wave.first) * slices(plan) * sums_floats(plan);
-  for (Index i = 0; i < slices(plan); ++i, sums += sums_floats(plan)) {
+  for (Index i = 0; i < slices(plan); ++i) {
+    const float* sums = shared + ((unit - wave.first) * slices(plan) + i) * sums_floats(plan);
+    if (in_pieces(p)) {
+      sum_slice(plan, block, i, buffers, buffers.sums);
+      sums = buffers.sums;
+    }
     const bool first = i == 0 && p.beta == 0.0f;
     for (Index r = 0; r < block.rows; ++r) {
       const float* from = sums + r * sums_row(plan);

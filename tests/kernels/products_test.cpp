@@ -308,6 +308,47 @@ TEST(ValueProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
 }
 
 template <class T>
+void check_row_product(const kernels::Kernels& kernel, std::uint64_t seed) {
+  Random random(seed);
+  for (Index inner = 0; inner <= 14; ++inner) {
+    for (Index columns = 1; columns <= 5 * kernel.lanes; columns += 1 + columns / 9) {
+      const Edge edge = random.percent(50) ? Edge::end : Edge::start;
+      Tensor<float> a({1, inner}, {{}, 1, 0, 0, 0, edge});
+      Tensor<float> b({inner, columns});
+      Tensor<float> c({1, columns}, {{}, 1, 0, 0, 0, edge});
+      fill_integers(a, random);
+      fill_integers(b, random);
+      fill_integers(c, random);
+      const Tensor<T> stored = stored_as<T>(b, random.percent(50) ? 0 : 5, edge);
+      const std::vector<const void*> b_rows = rows_of(stored);
+      const std::vector<float> before = c.values();
+      kernel.row_product({.a = a.data(),
+                          .b = stored_rows(stored, b_rows, random),
+                          .c = c.data(),
+                          .inner = inner,
+                          .columns = columns,
+                          .from_memory = random.percent(50)});
+      for (Index x = 0; x < columns; ++x) {
+        float want = before[static_cast<std::size_t>(x)];
+        for (Index j = 0; j < inner; ++j) want += a[j] * b[j * columns + x];
+        ASSERT_EQ(c[x], want) << x << " of " << columns << ", inner " << inner;
+      }
+      ASSERT_TRUE(c.gaps_unchanged());
+    }
+  }
+}
+
+TEST(RowProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
+  for (const kernels::Kernels* kernels : all_targets()) {
+    SCOPED_TRACE(kernels->target);
+    check_row_product<float>(*kernels, 18);
+    check_row_product<BFloat16>(*kernels, 19);
+    check_row_product<Float16>(*kernels, 20);
+    check_row_product<std::int8_t>(*kernels, 21);
+  }
+}
+
+template <class T>
 void check_pack_columns(const kernels::Kernels& kernel, std::uint64_t seed) {
   Random random(seed);
   for (int t = 0; t < kernel.n_tiles; ++t) {
