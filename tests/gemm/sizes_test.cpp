@@ -148,7 +148,7 @@ TEST(GemmSizes, AroundTheTilesOfEveryTarget) {  // B5
 // cache, and of b in which the next slice is asked for.
 TEST(GemmSizes, ManyPanelsAndSlices) {
   GemmCase g;
-  g.m = 100;
+  g.m = 200;
   g.n = 800;
   g.k = 70;
   g.dense = true;
@@ -157,7 +157,7 @@ TEST(GemmSizes, ManyPanelsAndSlices) {
     GemmData data(g);
     const auto expected = data.expect();
     for (int tile = 0; tile < kernels::kMaxTiles; ++tile) {
-      for (const int direct_rows : {0, 100}) {
+      for (const int direct_rows : {0, 200}) {
         Blocks blocks{"tile " + std::to_string(tile), tile};
         blocks.block_m = 40;
         blocks.block_n = 300;
