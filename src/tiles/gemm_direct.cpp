@@ -84,7 +84,7 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
                       .columns = 0,
                       .alpha = p.alpha,
                       .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta,
-                      .next = next_of_b(plan, block, x + slice)},
+                      .next = {next_of_b(plan, block, x + slice)}},
                      block.columns, buffers.scratch);
     x += plan.block_k;
     if (x < p.k) std::fill_n(buffers.beta, kernels::kMaxColumns, 1.0f);

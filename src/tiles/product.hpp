@@ -37,8 +37,8 @@ inline Index product_scratch(const kernels::Kernels& kernels, Index inner) {
 }
 
 // p for `columns` columns, any number: panels in place, and the last columns that fill no panel
-// from a zero-padded copy. p.beta: [kMaxColumns] equal values, or null. p.next: rows from the first
-// column on, of which each panel asks for its own columns.
+// from a zero-padded copy. p.beta: [kMaxColumns] equal values, or null. p.next[0]: rows from the
+// first column on, of which each panel asks for its own columns.
 inline void product_in_place(const kernels::Kernels& kernels, const kernels::TileKernel& usual,
                              kernels::TileProduct p, Index columns, float* scratch) {
   while (columns > 0) {
@@ -54,12 +54,12 @@ inline void product_in_place(const kernels::Kernels& kernels, const kernels::Til
       p.b = scratch;
       p.b_inner = tile->columns;
     }
-    p.next.row_bytes = p.columns * static_cast<Index>(sizeof(float));
+    p.next[0].row_bytes = p.columns * static_cast<Index>(sizeof(float));
     tile->product(p);
     columns -= p.columns;
     p.b += p.columns;
     p.c += p.columns * p.c_column;
-    if (p.next.rows > 0) p.next.first += p.next.row_bytes;
+    if (p.next[0].rows > 0) p.next[0].first += p.next[0].row_bytes;
   }
 }
 
