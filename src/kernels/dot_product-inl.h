@@ -23,6 +23,7 @@ inline constexpr int kMaxDotRows = 4;
 // Rows of b at once: 4 x 3 accumulators, three vectors of b and one of a fill 16 registers.
 inline constexpr Index DotColumns(Index rows) { return RAPT_MANY_REGISTERS || rows <= 2 ? 4 : 3; }
 inline constexpr Index kDotAhead = 8;  // rows of a stream from asking to use
+inline constexpr Index kDotSteps = 4;  // rows of a stream whose sums are written together
 
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
 #define RAPT_BLOCKS_OF_FOUR 1
@@ -57,22 +58,32 @@ template <class T, int kRows, Index kColumns>
 struct DotTile {
   static constexpr size_t kC = 4;  // accumulators of a row: of three columns the last is not used
 
-  // Columns col, col + apart, col + 2 apart, ... Those that do not exist are computed of the last
-  // one, and not stored.
-  static void Run(const DotProduct& p, Index row, Index col, Index apart) {
-    Start(p, row, col, apart, std::make_index_sequence<kRows * kC>());
+  // Of a row: the sums of each step, one column of every stream.
+  static constexpr Index kSums = kDotSteps * Index{kC};
+
+  // Columns [col, end), and those that lie apart, 2 apart, ... after each. Those that do not exist
+  // are computed of the last one, and not stored.
+  static void Run(const DotProduct& p, Index row, Index col, Index end, Index apart) {
+    HWY_ALIGN float sums[kRows * kSums];
+    for (; col < end; col += kDotSteps) {
+      const Index steps = HWY_MIN(kDotSteps, end - col);
+      for (Index step = 0; step < steps; ++step)
+        Start(p, row, col + step, apart, sums + step * Index{kC},
+              std::make_index_sequence<kRows * kC>());
+      Write(p, row, col, apart, steps, sums);
+    }
   }
 
   template <size_t... I>
-  static HWY_INLINE void Start(const DotProduct& p, Index row, Index col, Index apart,
+  static HWY_INLINE void Start(const DotProduct& p, Index row, Index col, Index apart, float* to,
                                std::index_sequence<I...> indices) {
-    Multiply(p, row, col, apart, indices, std::make_index_sequence<kTogether<T>>(),
+    Multiply(p, row, col, apart, to, indices, std::make_index_sequence<kTogether<T>>(),
              (static_cast<void>(I), hn::Zero(F32()))...);
   }
 
   // Accumulator i is row i / 4 of a, row i % 4 of b.
   template <size_t... I, size_t... Nth, class... V>
-  static HWY_INLINE void Multiply(const DotProduct& p, Index row, Index col, Index apart,
+  static HWY_INLINE void Multiply(const DotProduct& p, Index row, Index col, Index apart, float* to,
                                   std::index_sequence<I...>, std::index_sequence<Nth...>,
                                   V... acc) {
     const F32 d;
@@ -103,8 +114,8 @@ struct DotTile {
                                               acc)),
        ...);
     };
-    Index x = 0;
-    for (; x + kTogether<T> * n <= p.inner; x += kTogether<T> * n) {
+    const Index together = kTogether<T> * n;
+    const auto multiply_together = [&](Index x) HWY_ATTR __attribute__((always_inline)) {
       if (ask) {
         PrefetchToL2(next0, x);
         PrefetchToL2(next1, x);
@@ -115,64 +126,67 @@ struct DotTile {
                 [&](const T* b, Index) HWY_ATTR { return LoadNth<Nth>(b, x); },
                 x + static_cast<Index>(Nth) * n),
        ...);
-    }
+    };
+    Index x = 0;
+    for (; x + together <= p.inner; x += together) multiply_together(x);
     if (x < p.inner) {
       const Index tail = p.inner - x;
       multiply([&](const float* from) HWY_ATTR { return LoadTail(from, tail); },
                [&](const T* b, Index at) HWY_ATTR { return LoadWideTail(b, at, tail); }, x);
     }
-    // The common case in vectors: no loop over columns, whose factors are the same for all rows.
-#ifdef RAPT_BLOCKS_OF_FOUR
-    const Four d4;
-    if (p.beta == nullptr && col + (kColumns - 1) * apart < p.columns) {
-      auto factors = hn::Set(d4, p.alpha);
-      if (p.b_scale != nullptr) {
-        const float* s = p.b_scale + col;
-        factors = hn::Mul(factors, hn::Dup128VecFromValues(d4, s[0], s[apart], s[2 * apart],
-                                                           s[(kColumns - 1) * apart]));
-      }
-      return StoreFour(p, p.c + row * p.c_row + col * p.c_column, apart, factors, acc...);
-    }
-#endif
-    StoreAny(p, row, col, apart, acc...);
+    StoreSums(to, acc...);
   }
 
-#ifdef RAPT_BLOCKS_OF_FOUR
   template <class... V>
-  static HWY_INLINE void StoreFour(const DotProduct& p, float* c, Index apart,
-                                   hn::Vec<Four> factors, V32 v0, V32 v1, V32 v2, V32 v3,
-                                   V... rest) {
-    const auto sums = hn::Mul(SumsOfFour(v0, v1, v2, v3), factors);
-    const Index step = apart * p.c_column;
-    c[0] = hn::ExtractLane(sums, 0);
-    c[step] = hn::ExtractLane(sums, 1);
-    c[2 * step] = hn::ExtractLane(sums, 2);
-    if constexpr (kColumns == 4) c[3 * step] = hn::ExtractLane(sums, 3);
-    if constexpr (sizeof...(V) > 0) StoreFour(p, c + p.c_row, apart, factors, rest...);
-  }
-#endif
-
-  template <class... V>
-  static HWY_INLINE void StoreAny(const DotProduct& p, Index row, Index first, Index apart, V32 v0,
-                                  V32 v1, V32 v2, V32 v3, V... rest) {
-    float sums[kC];
+  static HWY_INLINE void StoreSums(float* to, V32 v0, V32 v1, V32 v2, V32 v3, V... rest) {
 #ifdef RAPT_BLOCKS_OF_FOUR
-    hn::StoreU(SumsOfFour(v0, v1, v2, v3), Four(), sums);
+    hn::Store(SumsOfFour(v0, v1, v2, v3), Four(), to);
 #else
     const F32 d;
-    sums[0] = hn::ReduceSum(d, v0);
-    sums[1] = hn::ReduceSum(d, v1);
-    sums[2] = hn::ReduceSum(d, v2);
-    sums[3] = hn::ReduceSum(d, v3);
+    to[0] = hn::ReduceSum(d, v0);
+    to[1] = hn::ReduceSum(d, v1);
+    to[2] = hn::ReduceSum(d, v2);
+    to[3] = hn::ReduceSum(d, v3);
 #endif
-    float* c = p.c + row * p.c_row;
-    Index col = first;
-    for (Index i = 0; i < kColumns && col < p.columns; ++i, col += apart) {
-      const float factor = p.b_scale == nullptr ? p.alpha : p.alpha * p.b_scale[col];
-      float& to = c[col * p.c_column];
-      to = p.beta == nullptr ? sums[i] * factor : sums[i] * factor + *p.beta * to;
+    if constexpr (sizeof...(V) > 0) StoreSums(to + kSums, rest...);
+  }
+
+  // Stores them, in the common case as vectors: a step at a time would be four stores for each row.
+  static HWY_INLINE void Write(const DotProduct& p, Index row, Index col, Index apart, Index steps,
+                               const float* HWY_RESTRICT sums) {
+    float* c = p.c + row * p.c_row + col * p.c_column;
+#ifdef RAPT_BLOCKS_OF_FOUR
+    if (steps == kDotSteps && col + (kColumns - 1) * apart + kDotSteps <= p.columns &&
+        p.c_column == 1 && p.beta == nullptr) {
+      const Four d4;
+      const auto factors = [&](Index stream) HWY_ATTR {
+        const auto alpha = hn::Set(d4, p.alpha);
+        return p.b_scale == nullptr
+                   ? alpha
+                   : hn::Mul(alpha, hn::LoadU(d4, p.b_scale + col + stream * apart));
+      };
+      const auto f0 = factors(0), f1 = factors(1), f2 = factors(2), f3 = factors(kColumns - 1);
+      for (Index r = 0; r < kRows; ++r, sums += kSums, c += p.c_row) {
+        hn::Vec<Four> v0, v1, v2, v3;
+        hn::LoadInterleaved4(d4, sums, v0, v1, v2, v3);
+        hn::StoreU(hn::Mul(v0, f0), d4, c);
+        hn::StoreU(hn::Mul(v1, f1), d4, c + apart);
+        hn::StoreU(hn::Mul(v2, f2), d4, c + 2 * apart);
+        if constexpr (kColumns == 4) hn::StoreU(hn::Mul(v3, f3), d4, c + 3 * apart);
+      }
+      return;
     }
-    if constexpr (sizeof...(V) > 0) StoreAny(p, row + 1, first, apart, rest...);
+#endif
+    for (Index r = 0; r < kRows; ++r, sums += kSums, c += p.c_row) {
+      for (Index i = 0; i < kColumns; ++i) {
+        for (Index step = 0, j = i * apart; step < steps && col + j < p.columns; ++step, ++j) {
+          const float sum = sums[step * Index{kC} + i];
+          const float factor = p.b_scale == nullptr ? p.alpha : p.alpha * p.b_scale[col + j];
+          float& to = c[j * p.c_column];
+          to = p.beta == nullptr ? sum * factor : sum * factor + *p.beta * to;
+        }
+      }
+    }
   }
 };
 
@@ -180,17 +194,19 @@ struct DotTile {
 // once.
 template <class T, Index kColumns>
 void DotTiles(const DotProduct& p) {
-  using Function = void (*)(const DotProduct&, Index, Index, Index);
+  using Function = void (*)(const DotProduct&, Index, Index, Index, Index);
   static constexpr auto kTiles = []<size_t... R>(std::index_sequence<R...>) {
     return std::array<Function, kMaxDotRows>{
         &DotTile<T, static_cast<int>(R) + 1, kColumns>::Run...};
   }(std::make_index_sequence<kMaxDotRows>());
   const Index apart = (p.columns + kColumns - 1) / kColumns;
   const Index tiles = (p.rows + kMaxDotRows - 1) / kMaxDotRows;
-  for (Index col = 0; col < apart; ++col) {
+  // Several tiles read the same columns, from L1.
+  const Index step = tiles == 1 ? HWY_MAX(apart, Index{1}) : 2 * kDotSteps;
+  for (Index col = 0; col < apart; col += step) {
     for (Index tile = 0, row = 0; tile < tiles; ++tile) {
       const Index rows = (p.rows - row + tiles - tile - 1) / (tiles - tile);
-      kTiles[static_cast<size_t>(rows - 1)](p, row, col, apart);
+      kTiles[static_cast<size_t>(rows - 1)](p, row, col, HWY_MIN(col + step, apart), apart);
       row += rows;
     }
   }
