@@ -54,7 +54,8 @@ HWY_INLINE hn::Vec<Four> SumsOfFour(V32 v0, V32 v1, V32 v2, V32 v3) {
 }
 #endif
 
-template <class T, int kRows, Index kColumns>
+// Of pairs, T is float, the size of one, and Number says what they are.
+template <class T, class Number, int kRows, Index kColumns>
 struct DotTile {
   static constexpr size_t kC = 4;  // accumulators of a row: of three columns the last is not used
 
@@ -105,13 +106,14 @@ struct DotTile {
       const V32 k0 = load_b(b0, x), k1 = load_b(b1, x), k2 = load_b(b2, x);
       V32 k3 = k2;
       if constexpr (kColumns == 4) k3 = load_b(b3, x);
-      ((acc = I % kC == kColumns ? acc
-                                 : hn::MulAdd(load_a(a + static_cast<Index>(I / kC) * p.a_row + x),
-                                              I % kC == 0   ? k0
-                                              : I % kC == 1 ? k1
-                                              : I % kC == 2 ? k2
-                                                            : k3,
-                                              acc)),
+      ((acc = I % kC == kColumns
+                  ? acc
+                  : Arithmetic<Number>::MulAdd(load_a(a + static_cast<Index>(I / kC) * p.a_row + x),
+                                               I % kC == 0   ? k0
+                                               : I % kC == 1 ? k1
+                                               : I % kC == 2 ? k2
+                                                             : k3,
+                                               acc)),
        ...);
     };
     const Index together = kTogether<T> * n;
@@ -192,12 +194,12 @@ struct DotTile {
 
 // All rows of a, in tiles of nearly equal height, for the same few rows of b, so that b passes
 // once.
-template <class T, Index kColumns>
+template <class T, class Number, Index kColumns>
 void DotTiles(const DotProduct& p) {
   using Function = void (*)(const DotProduct&, Index, Index, Index, Index);
   static constexpr auto kTiles = []<size_t... R>(std::index_sequence<R...>) {
     return std::array<Function, kMaxDotRows>{
-        &DotTile<T, static_cast<int>(R) + 1, kColumns>::Run...};
+        &DotTile<T, Number, static_cast<int>(R) + 1, kColumns>::Run...};
   }(std::make_index_sequence<kMaxDotRows>());
   const Index apart = (p.columns + kColumns - 1) / kColumns;
   const Index tiles = (p.rows + kMaxDotRows - 1) / kMaxDotRows;
@@ -212,11 +214,15 @@ void DotTiles(const DotProduct& p) {
   }
 }
 
+template <class T, class Number>
+void DotColumnsOf(const DotProduct& p) {
+  DotColumns(p.rows) == 4 ? DotTiles<T, Number, 4>(p)
+                          : DotTiles<T, Number, DotColumns(kMaxDotRows)>(p);
+}
+
 inline void DotProductOf(const DotProduct& p) {
-  ForType(p.b.type, [&](auto t) HWY_ATTR {
-    using T = decltype(t);
-    DotColumns(p.rows) == 4 ? DotTiles<T, 4>(p) : DotTiles<T, DotColumns(kMaxDotRows)>(p);
-  });
+  if (p.pairs) return DotColumnsOf<float, Pair>(p);
+  ForType(p.b.type, [&](auto t) HWY_ATTR { DotColumnsOf<decltype(t), float>(p); });
 }
 
 #undef RAPT_BLOCKS_OF_FOUR

@@ -60,7 +60,8 @@ struct DotProduct {
   Index c_row, c_column;
   Index rows, columns, inner;
   float alpha;
-  const float* beta;  // one value for all, or null: c is overwritten and never read
+  const float* beta;   // one value for all, or null: c is overwritten and never read
+  bool pairs = false;  // a and b are of pairs: a_row and inner count them
 };
 
 // Bytes of v that value_product reads at a time: half of a small L1. It asks for the next ones

@@ -14,7 +14,6 @@
 #endif
 
 #include <array>
-#include <cstring>
 #include <utility>
 
 HWY_BEFORE_NAMESPACE();
@@ -22,41 +21,6 @@ namespace rapt::kernels::HWY_NAMESPACE {
 
 // How a's rows lie: side by side (a_row = 1: packed, or v^T), or each along k (anything else).
 enum class Rows { kAdjacent, kStrided };
-
-// How elements are read and multiplied.
-struct Pair {};
-template <class Element>
-struct Arithmetic;
-template <>
-struct Arithmetic<float> {
-  static HWY_INLINE V32 Broadcast(const float* a) { return hn::Set(F32(), *a); }
-  static HWY_INLINE V32 MulAdd(V32 a, V32 b, V32 sum) { return hn::MulAdd(a, b, sum); }
-};
-template <>
-struct Arithmetic<Pair> {
-  static HWY_INLINE V32 Broadcast(const float* a) {
-    std::uint32_t pair;
-    std::memcpy(&pair, reinterpret_cast<const char*>(a), sizeof(pair));  // not aligned to floats
-    return hn::BitCast(F32(), hn::Set(hn::RebindToUnsigned<F32>(), pair));
-  }
-  static HWY_INLINE V32 MulAdd(V32 a, V32 b, V32 sum) {
-    const F32 d;
-#if HWY_NATIVE_DOT_BF16
-    const hn::Repartition<hwy::bfloat16_t, F32> db;
-    V32 unused = hn::Zero(d);
-    return hn::ReorderWidenMulAccumulate(d, hn::BitCast(db, a), hn::BitCast(db, b), sum, unused);
-#else
-    const hn::RebindToUnsigned<F32> du;
-    const auto first = [&](V32 v) HWY_ATTR {
-      return hn::BitCast(d, hn::ShiftLeft<16>(hn::BitCast(du, v)));
-    };
-    const auto second = [&](V32 v) HWY_ATTR {
-      return hn::BitCast(d, hn::And(hn::BitCast(du, v), hn::Set(du, 0xffff0000u)));
-    };
-    return hn::MulAdd(second(a), second(b), hn::MulAdd(first(a), first(b), sum));
-#endif
-  }
-};
 
 template <int kRows, int kVectors, Rows kLayout, class Element>
 struct RegisterTile {

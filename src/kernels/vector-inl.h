@@ -9,6 +9,7 @@
 #endif
 
 #include <cstddef>
+#include <cstring>
 
 #include "kernels/kernels.hpp"
 
@@ -31,6 +32,41 @@ HWY_INLINE V32 LoadTail(const float* from, Index n) {
 HWY_INLINE void StoreTail(V32 v, float* to, Index n) {
   hn::StoreN(v, F32(), to, static_cast<size_t>(n));
 }
+
+// How elements are read and multiplied.
+struct Pair {};
+template <class Element>
+struct Arithmetic;
+template <>
+struct Arithmetic<float> {
+  static HWY_INLINE V32 Broadcast(const float* a) { return hn::Set(F32(), *a); }
+  static HWY_INLINE V32 MulAdd(V32 a, V32 b, V32 sum) { return hn::MulAdd(a, b, sum); }
+};
+template <>
+struct Arithmetic<Pair> {
+  static HWY_INLINE V32 Broadcast(const float* a) {
+    std::uint32_t pair;
+    std::memcpy(&pair, reinterpret_cast<const char*>(a), sizeof(pair));  // not aligned to floats
+    return hn::BitCast(F32(), hn::Set(hn::RebindToUnsigned<F32>(), pair));
+  }
+  static HWY_INLINE V32 MulAdd(V32 a, V32 b, V32 sum) {
+    const F32 d;
+#if HWY_NATIVE_DOT_BF16
+    const hn::Repartition<hwy::bfloat16_t, F32> db;
+    V32 unused = hn::Zero(d);
+    return hn::ReorderWidenMulAccumulate(d, hn::BitCast(db, a), hn::BitCast(db, b), sum, unused);
+#else
+    const hn::RebindToUnsigned<F32> du;
+    const auto first = [&](V32 v) HWY_ATTR {
+      return hn::BitCast(d, hn::ShiftLeft<16>(hn::BitCast(du, v)));
+    };
+    const auto second = [&](V32 v) HWY_ATTR {
+      return hn::BitCast(d, hn::And(hn::BitCast(du, v), hn::Set(du, 0xffff0000u)));
+    };
+    return hn::MulAdd(second(a), second(b), hn::MulAdd(first(a), first(b), sum));
+#endif
+  }
+};
 
 // Asks for a cache line that is needed soon, but not at once: into L2, where there is room for many
 // requests at a time. (Into L1, CPUs drop those that are too many.)

@@ -113,7 +113,7 @@ class Pairs {
   }
   Operand v(const kernels::Kernels& kernel, const KeyReader& reader, Keys keys) {
     kernel_ = &kernel;
-    packed_ = {.b = reader.rows(keys, nullptr, v_rows_, nullptr),
+    packed_ = {.b = reader.rows(keys, nullptr, v_rows_),
                .rows = keys.count(),
                .columns = reader.depth(),
                .finite = false,

@@ -27,7 +27,7 @@ constexpr Index kJoinedRows = 32;
 
 struct Buffers {
   Index s_row;                         // block_kv, rounded up to whole vectors
-  float *q, *o;                        // [rows, d_k], [rows, d_v]
+  float *q, *o;                        // [rows, d_k] or half as many pairs, [rows, d_v]
   float *s, *bias;                     // [rows, s_row]
   float *row_max, *row_sum, *rescale;  // [rows]
   float *k_copy, *v_copy, *v_zeroed;   // [block_kv, depth]
@@ -57,6 +57,14 @@ struct Buffers {
     v_rows = workspace.pointers<const void>(p.pages.table ? cut.block_kv : 0);
   }
 };
+
+// Whether q k^T multiplies pairs of bf16, which halves its work and widens nothing. Each product is
+// exact and sums are f32, but the CPU takes denormal numbers for 0.
+bool in_pairs(const AttentionProblem& p, const AttentionPlan& plan) {
+  return plan.kernels->native_pairs && p.round_weights != RoundWeights::never &&
+         p.q.type == Type::bf16 && p.k.type == Type::bf16 && p.v.type == Type::bf16 &&
+         p.out.type == Type::bf16 && p.k.contiguous() && p.d_k % 2 == 0;
+}
 
 const char* refuse(const AttentionProblem&, Index, const AttentionBlocks&) { return nullptr; }
 
@@ -91,26 +99,30 @@ void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole
   const ScoreUnits units(p);
   const Keys keys = task.keys;
   const Index n = keys.count();
-  const StoredRows k = KeyReader(kernel, task.rows, p.k, p.k_scales, p.d_k)
-                           .rows(keys, buffers.k_copy, buffers.k_rows, buffers.k_scales);
-  const StoredRows v = KeyReader(kernel, task.rows, p.v, p.v_scales, p.d_v)
-                           .rows(keys, buffers.v_copy, buffers.v_rows, buffers.v_scales);
+  const KeyReader k_reader(kernel, task.rows, p.k, p.k_scales, p.d_k);
+  const KeyReader v_reader(kernel, task.rows, p.v, p.v_scales, p.d_v);
+  const StoredRows k = k_reader.rows(keys, buffers.k_copy, buffers.k_rows);
+  const StoredRows v = v_reader.rows(keys, buffers.v_copy, buffers.v_rows);
 
   ask_for_first(v, n, bytes_of_row(v.type, p.d_v));
 
   // s[r, j] = q_r . k_j
-  kernel.dot_product({.a = buffers.q,
-                      .a_row = p.d_k,
-                      .b = k,
-                      .b_scale = k.type == Type::int8 ? buffers.k_scales : nullptr,
-                      .c = buffers.s,
-                      .c_row = buffers.s_row,
-                      .c_column = 1,
-                      .rows = rows,
-                      .columns = n,
-                      .inner = p.d_k,
-                      .alpha = 1.0f,
-                      .beta = nullptr});
+  const bool pairs = in_pairs(p, plan);
+  const Index numbers = pairs ? p.d_k / 2 : p.d_k;
+  kernel.dot_product(
+      {.a = buffers.q,
+       .a_row = numbers,
+       .b = k,
+       .b_scale = k.type == Type::int8 ? k_reader.scales(keys, buffers.k_scales) : nullptr,
+       .c = buffers.s,
+       .c_row = buffers.s_row,
+       .c_column = 1,
+       .rows = rows,
+       .columns = n,
+       .inner = numbers,
+       .alpha = 1.0f,
+       .beta = nullptr,
+       .pairs = pairs});
 
   // p[r, j] = exp(s - max)
   const bool masked = whole < n;
@@ -130,8 +142,9 @@ void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole
 
   // out[r, x] = out[r, x] * rescale[r] + sum_j p[r, j] v[j, x]
   if (v.type == Type::int8) {
+    const float* scales = v_reader.scales(keys, buffers.v_scales);
     for (Index r = 0; r < rows; ++r) {
-      for (Index j = 0; j < n; ++j) buffers.s[r * buffers.s_row + j] *= buffers.v_scales[j];
+      for (Index j = 0; j < n; ++j) buffers.s[r * buffers.s_row + j] *= scales[j];
     }
   }
   NotFinite not_finite(kernel, v, n, p.d_v, buffers.v_zeroed);
@@ -159,8 +172,14 @@ void run_together(const AttentionPlan& plan, std::span<const Task> tasks, const 
                           : first.partial;
   Index rows = 0;
   for (const Task& task : tasks) {
-    for (Index r = 0; r < task.rows.count; ++r)
-      read_row(*plan.kernels, p.q, task.rows.at(p.q, r), p.d_k, buffers.q + (rows + r) * p.d_k);
+    for (Index r = 0; r < task.rows.count; ++r) {
+      const std::byte* q = task.rows.at(p.q, r);
+      if (in_pairs(p, plan)) {
+        copy_pairs(q, p.q.column_stride, p.d_k, buffers.q + (rows + r) * p.d_k / 2);
+      } else {
+        read_row(*plan.kernels, p.q, q, p.d_k, buffers.q + (rows + r) * p.d_k);
+      }
+    }
     begin_rows(task, state.row_max + rows, state.row_sum + rows);
     rows += task.rows.count;
   }

@@ -1,6 +1,7 @@
 // K and V of one KV head, as the products of a tile read them.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -128,11 +129,9 @@ class KeyReader {
   }
 
   // As they are stored, where that can be read; else copied into `copy` [keys, depth] as floats.
-  // `pointers`: [keys], used where the cache is paged. `scales`: [keys], written where they are not
-  // yet multiplied in.
-  StoredRows rows(Keys keys, float* copy, const void** pointers, float* scales) const {
+  // `pointers`: [keys], used where the cache is paged.
+  StoredRows rows(Keys keys, float* copy, const void** pointers) const {
     if (!rows_in_place(kernel_, array_)) return stored_rows(floats(keys, false, copy));
-    each_scale(keys, [&](Index j, const float* scale) { scales[j] = *scale; });
     if (table_ == nullptr) {
       return {.first = head_ + keys.begin * array_.row_stride,
               .stride = array_.row_stride,
@@ -142,15 +141,29 @@ class KeyReader {
     return {.rows = pointers, .type = array_.type};
   }
 
+  // What rows() of int8 are still to be multiplied by: in place, or copied into `copy` [keys].
+  const float* scales(Keys keys, float* copy) const {
+    if (table_ == nullptr && scales_.row_stride == 1) return head_scales_ + keys.begin;
+    each_run(keys, head_scales_, scales_, [&](Index j, const float* scale, Index n) {
+      if (scales_.row_stride == 1) {
+        std::copy_n(scale, n, copy + j);
+      } else {
+        for (Index i = 0; i < n; ++i) copy[j + i] = scale[i * scales_.row_stride];
+      }
+    });
+    return copy;
+  }
+
  private:
   template <class T>
   T* element(const Rows& rows, const Array<T>& array) const {
     return pages_.table ? array.data : rows.problem->batch.element(array, rows.sequence.number);
   }
 
-  // Calls visit(j - keys.begin, where key j lies) for every key, page by page.
+  // Calls visit(j - keys.begin, where key j lies, n) for every run of n keys at equal distances:
+  // those of a page, or all.
   template <class T, class Visit>
-  void each_key(Keys keys, T* head, const Array<T>& array, const Visit& visit) const {
+  void each_run(Keys keys, T* head, const Array<T>& array, const Visit& visit) const {
     const Index size = table_ == nullptr ? keys.end : pages_.size;
     Index page = keys.begin / size, in_page = keys.begin % size;
     for (Index j = keys.begin; j < keys.end; ++page, in_page = 0) {
@@ -163,9 +176,17 @@ class KeyReader {
         at += offset(page);
         if (j + kAhead * size < keys.end) __builtin_prefetch(head + offset(page + kAhead));
       }
-      const Index end = std::min(keys.end, j + size - in_page);
-      for (; j < end; ++j, at += array.row_stride) visit(j - keys.begin, at);
+      const Index n = std::min(keys.end - j, size - in_page);
+      visit(j - keys.begin, at, n);
+      j += n;
     }
+  }
+  // The same for every key.
+  template <class T, class Visit>
+  void each_key(Keys keys, T* head, const Array<T>& array, const Visit& visit) const {
+    each_run(keys, head, array, [&](Index j, T* at, Index n) {
+      for (const Index end = j + n; j < end; ++j, at += array.row_stride) visit(j, at);
+    });
   }
   template <class Visit>
   void each_scale(Keys keys, const Visit& visit) const {
