@@ -195,17 +195,18 @@ kernels::StoredRows stored_rows(const Tensor<T>& tensor, const std::vector<const
 }
 
 template <class T>
-void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed) {
+void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed, bool pairs = false) {
   Random random(seed);
   for (Index rows = 1; rows <= 9; ++rows) {
-    for (Index columns = 1; columns <= 9; ++columns) {
+    // Up to 9, and then some that fill the tiles of several columns.
+    for (Index columns = 1; columns <= 33; columns += columns < 9 ? 1 : 6) {
       for (Index inner = 0; inner <= 2 * kernel.lanes + 1; inner += kernel.lanes > 16 ? 5 : 1) {
         const Edge edge = random.percent(50) ? Edge::end : Edge::start;
         Tensor<float> a({rows, inner}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
         Tensor<float> b({columns, inner});
         Tensor<float> c({rows, columns}, {{}, random.percent(50) ? 1 : 2, 0, 0, 0, edge});
-        fill_integers(a, random);
-        fill_integers(b, random);
+        (pairs ? fill_pairs : fill_integers)(a, random);
+        (pairs ? fill_pairs : fill_integers)(b, random);
         const Tensor<T> stored = stored_as<T>(b, random.percent(50) ? 0 : 5, edge);
         const std::vector<const void*> b_rows = rows_of(stored);
         std::vector<float> beta;
@@ -217,7 +218,7 @@ void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed) {
         }
         // Powers of two, so that all stays exact.
         std::vector<float> scale(static_cast<std::size_t>(columns), 1);
-        const bool scaled = random.percent(50);
+        const bool scaled = !pairs && random.percent(50);
         if (scaled) {
           for (float& x : scale) x = random.pick({0.5f, 1.0f, 4.0f});
           for (Index col = 0; col < columns; ++col)
@@ -226,7 +227,8 @@ void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed) {
           b.seal();
         }
         const float alpha = random.pick({1.0f, -0.5f});
-        const Expected expected{a, b, c, rows, columns, inner, alpha, beta, c.values(), true};
+        const Expected expected{a,     b,    c,          rows, columns, inner,
+                                alpha, beta, c.values(), true, pairs};
         kernel.dot_product({.a = a.data(),
                             .a_row = a.strides()[0],
                             .b = stored_rows(stored, b_rows, random),
@@ -238,7 +240,8 @@ void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed) {
                             .columns = columns,
                             .inner = inner,
                             .alpha = alpha,
-                            .beta = beta.empty() ? nullptr : beta.data()});
+                            .beta = beta.empty() ? nullptr : beta.data(),
+                            .pairs = pairs});
         expected.check();
         if (testing::Test::HasFatalFailure()) return;
       }
@@ -253,6 +256,7 @@ TEST(DotProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
     check_dot_product<BFloat16>(*kernels, 5);
     check_dot_product<Float16>(*kernels, 6);
     check_dot_product<std::int8_t>(*kernels, 7);
+    check_dot_product<float>(*kernels, 8, true);
   }
 }
 
