@@ -204,7 +204,7 @@ void DotTiles(const DotProduct& p) {
   const Index apart = (p.columns + kColumns - 1) / kColumns;
   const Index tiles = (p.rows + kMaxDotRows - 1) / kMaxDotRows;
   // Several tiles read the same columns, from L1.
-  const Index step = tiles == 1 ? HWY_MAX(apart, Index{1}) : 2 * kDotSteps;
+  const Index step = tiles == 1 ? HWY_MAX(apart, Index{1}) : kDotSteps;
   for (Index col = 0; col < apart; col += step) {
     for (Index tile = 0, row = 0; tile < tiles; ++tile) {
       const Index rows = (p.rows - row + tiles - tile - 1) / (tiles - tile);
