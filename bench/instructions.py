@@ -90,7 +90,7 @@ def steps_of(loops: list[Loop]) -> dict[str, tuple[Loop, float]]:
     kernels = (
         (f"k of a tile {rows}x{vectors}, a strided", rf"RegisterTile<{rows}, {vectors}, .*1>::Run", rows * vectors),
         (f"k of a tile {rows}x{vectors}, a adjacent", rf"RegisterTile<{rows}, {vectors}, .*0>::Run", rows * vectors),
-        (f"vector of k of 4x{columns} dot products", rf"DotTile<float, 4, {columns}l?>", 4 * columns),
+        (f"vector of k of 4x{columns} dot products", rf"DotTile<float, float, 4, {columns}l?>", 4 * columns),
         (
             f"key of {value_rows} rows x {value_vectors} vectors of values",
             rf"ValueTile<float, {value_rows}, {value_vectors}>|ValueProductOf.*<float>",
@@ -141,7 +141,8 @@ def spills(loops: list[Loop]) -> dict[str, float]:
     wide = any(x.function.startswith("RegisterTile<14,") for x in loops)
     found = {}
     for function in dict.fromkeys(x.function for x in loops):
-        tile = re.match(r"(RegisterTile|DotTile|ValueTile)<(?:(\w+|signed char), )?(\d+), (\d+)", function)
+        types = r"(?:(\w+|signed char), )?(?:[A-Za-z][\w:]*, )?"
+        tile = re.match(rf"(RegisterTile|DotTile|ValueTile)<{types}(\d+), (\d+)", function)
         if not tile:
             continue
         rows, columns = int(tile[3]), int(tile[4])
