@@ -135,7 +135,8 @@ double time_weight(const Shape& shape, double seconds) {
 }
 
 const std::vector<std::size_t>& few_rows() {
-  static const std::vector<std::size_t> rows = {1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64};
+  static const std::vector<std::size_t> rows = {1,  2,  3,  4,  6,  8,  10,  12, 16,
+                                                20, 24, 32, 48, 64, 96, 128, 192};
   return rows;
 }
 
