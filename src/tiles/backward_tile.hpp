@@ -100,8 +100,8 @@ class BackwardTile {
   void load(Loaded& loaded, const Stored<const std::byte>& array);
   void pair_rows(const StoredRows& from, Index rows, Index depth, bool finite, float* to,
                  Index to_row) const;
-  // sum[j, x] += scale * sum over rows of pairs[j, row] loaded[row, x]
-  void add(const Loaded& loaded, const float* pairs, const BFloat16* rounded, float scale,
+  // sum[j, x] += scale * sum over rows of weights[j, row] loaded[row, x]
+  void add(const Loaded& loaded, const float* weights, const BFloat16* rounded, float scale,
            float* sum, Index sum_row, const kernels::NextRows& next) const;
 
   const BackwardProblem& problem_;
