@@ -133,8 +133,13 @@ struct DotTile {
     for (; x + together <= p.inner; x += together) multiply_together(x);
     if (x < p.inner) {
       const Index tail = p.inner - x;
-      multiply([&](const float* from) HWY_ATTR { return LoadTail(from, tail); },
-               [&](const T* b, Index at) HWY_ATTR { return LoadWideTail(b, at, tail); }, x);
+      const auto tail_of_b = [&](const T* b, Index at) HWY_ATTR {
+        if constexpr (std::is_same_v<Number, Pair>)
+          return Arithmetic<Pair>::LoadTail(b + at, tail);
+        else
+          return LoadWideTail(b, at, tail);
+      };
+      multiply([&](const float* from) HWY_ATTR { return LoadTail(from, tail); }, tail_of_b, x);
     }
     StoreSums(to, acc...);
   }

@@ -44,6 +44,18 @@ struct Arithmetic<float> {
 };
 template <>
 struct Arithmetic<Pair> {
+  // As LoadTail() of floats, but at any address.
+  static HWY_INLINE V32 LoadTail(const float* from, Index n) {
+#if HWY_NATIVE_DOT_BF16
+    const hn::Repartition<std::uint16_t, F32> d16;
+    const auto* first = reinterpret_cast<const std::uint16_t*>(from);
+    return hn::BitCast(F32(), hn::LoadN(d16, first, static_cast<size_t>(2 * n)));
+#else
+    float copy[hn::MaxLanes(F32())];
+    std::memcpy(copy, reinterpret_cast<const char*>(from), static_cast<size_t>(n) * sizeof(float));
+    return rapt::kernels::HWY_NAMESPACE::LoadTail(copy, n);
+#endif
+  }
   static HWY_INLINE V32 Broadcast(const float* a) {
     std::uint32_t pair;
     std::memcpy(&pair, reinterpret_cast<const char*>(a), sizeof(pair));  // not aligned to floats
