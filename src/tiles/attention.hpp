@@ -119,7 +119,12 @@ struct AttentionAlgorithm {
   void (*run)(const AttentionPlan&, const Task&, float* workspace);
 };
 
-// Null where products may be of pairs of bf16, or the sentence that says why not. `out`: its type.
+// Whether all of it is bf16, of which RoundWeights may speak. `out`: its type.
+inline bool all_bf16(const AttentionProblem& p, Type out) {
+  return p.q.type == Type::bf16 && p.k.type == Type::bf16 && p.v.type == Type::bf16 &&
+         out == Type::bf16;
+}
+// Null where products may be of pairs of bf16, or the sentence that says why not.
 const char* refuse_pairs(const AttentionProblem&, Type out, const AttentionBlocks&);
 
 extern const AttentionAlgorithm kFlashPairs;

@@ -416,9 +416,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
 }  // namespace
 
 const char* refuse_pairs(const AttentionProblem& p, Type out, const AttentionBlocks& blocks) {
-  if (p.q.type != Type::bf16 || p.k.type != Type::bf16 || p.v.type != Type::bf16 ||
-      out != Type::bf16)
-    return "q, k, v and out are not all bf16";
+  if (!all_bf16(p, out)) return "q, k, v and out are not all bf16";
   if (p.round_weights == RoundWeights::never) return "round_weights: never";
   if (p.round_weights == RoundWeights::where_native && !blocks.native_pairs)
     return "this CPU does not multiply pairs of bf16";

@@ -62,8 +62,7 @@ struct Buffers {
 // exact and sums are f32, but the CPU takes denormal numbers for 0.
 bool in_pairs(const AttentionProblem& p, const AttentionPlan& plan) {
   return plan.kernels->native_pairs && p.round_weights != RoundWeights::never &&
-         p.q.type == Type::bf16 && p.k.type == Type::bf16 && p.v.type == Type::bf16 &&
-         p.out.type == Type::bf16 && p.k.contiguous() && p.d_k % 2 == 0;
+         all_bf16(p, p.out.type) && p.k.contiguous() && p.d_k % 2 == 0;
 }
 
 const char* refuse(const AttentionProblem&, Index, const AttentionBlocks&) { return nullptr; }

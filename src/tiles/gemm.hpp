@@ -2,6 +2,8 @@
 // algorithms.
 #pragma once
 
+#include <algorithm>
+
 #include "tiles/array.hpp"
 
 namespace rapt::tiles {
@@ -98,6 +100,9 @@ void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, In
 // along k in order, so that they give the same bits and the choice between them may look at the
 // whole batch.
 void cut_slices(GemmPlan& plan, Index block_k);
+inline Index slices(const GemmPlan& plan) {
+  return std::max<Index>((plan.problem.k + plan.block_k - 1) / plan.block_k, 1);
+}
 
 // a[block.row ..., k_begin ...], whose element [r, x] is at data[r * row + x * inner]; one of the
 // strides is 1.

@@ -83,9 +83,6 @@ Index unit_groups(const GemmPlan& plan) {
   const Index columns = group(plan) * plan.tile->columns;
   return (plan.block_n + columns - 1) / columns;
 }
-Index slices(const GemmPlan& plan) {
-  return std::max<Index>((plan.problem.k + plan.block_k - 1) / plan.block_k, 1);
-}
 Index b_tasks(const GemmPlan& plan, Wave wave) {
   return packs_ahead(plan) ? wave.count * unit_groups(plan) * slices(plan) : 0;
 }

@@ -16,9 +16,6 @@ namespace {
 constexpr Index kRows = 8;
 constexpr Index kWaveFloats = Index{16} << 20;  // 64 MiB of sums at most, or one unit
 
-Index slices(const GemmPlan& plan) {
-  return std::max<Index>((plan.problem.k + plan.block_k - 1) / plan.block_k, 1);
-}
 Index sums_row(const GemmPlan& plan) { return copy_row(plan.block_n); }
 Index sums_floats(const GemmPlan& plan) { return plan.problem.m * sums_row(plan); }
 
