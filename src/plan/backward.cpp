@@ -2,6 +2,7 @@
 // bits alone and in any batch.
 #include <algorithm>
 
+#include "config/config.hpp"
 #include "plan/plan.hpp"
 #include "plan/runs.hpp"
 
@@ -16,12 +17,21 @@ Index ceil_div(Index n, Index step) { return (n + step - 1) / step; }
 constexpr Index kSumFloats = Index{12} << 20;
 // Of a batch element: enough for the cores of most machines.
 constexpr Index kTasks = 32;
-// Rows and keys of a tile, where the config row of the forward pass has more: the tile's weights
-// and their gradients [128, 128], and five arrays of [128, depth], share L2 with the keys and
-// values. Of 64 to 512 each, on Zen 3 with 512 KiB; 256 keys cost 12 % with d = 128.
-constexpr Index kTileRows = 128, kTileKeys = 128;
+// Keys of a tile, where the config row of the forward pass has more. Of 64 to 512, on Zen 3 and 4;
+// 256 cost 12 and 1 % with d = 128.
+constexpr Index kTileKeys = 128;
 // A part reads and writes its sums at least this many times, beside which their adding is small.
 constexpr Index kPartBlocks = 2;
+
+// Rows of a tile: their weights and these' gradients, and five arrays [rows, depth], fill L2, which
+// keys, values and sums pass through, more seldom the more rows there are. 128 with 512 KiB and
+// d = 128, 256 with 1 MiB (1 % faster than 128 there).
+Index tile_rows(const tiles::AttentionProblem& p, Index columns) {
+  constexpr Index kMost = 256;
+  const Index floats = 3 * p.d_k + 2 * p.d_v + 2 * (kTileKeys + columns);
+  const Index fit = config::machine_caches().l2 / Index{sizeof(float)} / floats;
+  return std::max(std::min(fit, kMost) / columns, Index{1}) * columns;
+}
 
 void cut_bias(const tiles::BackwardProblem& problem, tiles::BackwardPlan& plan, Index block_q) {
   const tiles::AttentionProblem& p = problem.forward;
@@ -55,9 +65,7 @@ tiles::BackwardPlan plan_backward(const tiles::BackwardProblem& problem) {
   if (plan.pairs()) plan.tile = &kernels->tiles[0];  // a row's tile is of floats
   const Index columns = plan.tile->columns;
   const Index in_place = tiles::sums_in_place(problem, plan);
-  // Blocks of rows in whole panels.
-  const Index block_q =
-      std::max(ceil_div(std::min(blocks.block_q, kTileRows), columns), Index{1}) * columns;
+  const Index block_q = tile_rows(p, columns);
 
   Wide tasks = 0, unit_floats = 0;
   for (const Run& run : p.kv_heads == 0 ? std::vector<Run>() : runs_of(p)) {

@@ -118,10 +118,12 @@ void run_backward(const BackwardProblem& problem, const BackwardPlan& plan, Unit
 
   const Sums sums =
       sums_of(problem, plan, all, part, shared + (unit - wave.first) * plan.unit_floats);
-  for (Index j = 0; j < seq_kv; ++j) {
-    std::fill_n(sums.k + j * sums.k_row, p.d_k, 0.0f);
-    std::fill_n(sums.v + j * sums.v_row, p.d_v, 0.0f);
-  }
+  const auto zero = [&](Index begin, Index end) {
+    for (Index j = begin; j < end; ++j) {
+      std::fill_n(sums.k + j * sums.k_row, p.d_k, 0.0f);
+      std::fill_n(sums.v + j * sums.v_row, p.d_v, 0.0f);
+    }
+  };
   float* slopes = shared + plan.wave_units * plan.unit_floats + number * plan.slope_floats;
   std::fill_n(slopes, plan.slope_floats, 0.0f);
 
@@ -131,6 +133,9 @@ void run_backward(const BackwardProblem& problem, const BackwardPlan& plan, Unit
     const Rows block = rows.part(first, cut.block_q);
     tile.load(block);
     const Keys reachable = reachable_keys(block);
+    // The first block of rows begins the sums, of keys that it does not attend with 0.
+    const bool begins = first == 0;
+    Index begun = 0;
     for (Index begin = reachable.begin / cut.block_kv * cut.block_kv; begin < reachable.end;
          begin += cut.block_kv) {
       const Keys keys{begin, std::min(begin + cut.block_kv, seq_kv)};
@@ -145,10 +150,15 @@ void run_backward(const BackwardProblem& problem, const BackwardPlan& plan, Unit
                                       rows_at(v_sums, sums.v_row, p.d_v),
                                       {keys.end, std::min(keys.end + cut.block_kv, seq_kv)}};
       if (!tile.compute(keys, BackwardTile::Wanted::all, ahead)) continue;
-      tile.add_to_k(k_sums, sums.k_row);
-      tile.add_to_v(v_sums, sums.v_row);
+      if (begins) {
+        zero(begun, begin);
+        begun = begin + tile.keys();
+      }
+      tile.add_to_k(k_sums, sums.k_row, begins);
+      tile.add_to_v(v_sums, sums.v_row, begins);
       if (problem.grad_slopes) add_slopes(tile, block, begin, slopes);
     }
+    if (begins) zero(begun, seq_kv);
     tile.write_dq();
   }
 }

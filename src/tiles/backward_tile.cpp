@@ -312,8 +312,7 @@ bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
 }
 
 void BackwardTile::add(const Loaded& loaded, const float* weights, const BFloat16* rounded,
-                       float scale, float* sum, Index sum_row,
-                       const kernels::NextRows& next) const {
+                       float scale, const Sum& sum, const kernels::NextRows& next) const {
   const Buffers& b = buffers_;
   const bool care = loaded.not_finite->found();
   const float* const rows = (care ? loaded.zeroed : loaded.data) + elements(first_) * loaded.row;
@@ -324,19 +323,19 @@ void BackwardTile::add(const Loaded& loaded, const float* weights, const BFloat1
               .a_inner = 1,
               .b = rows + x,
               .b_inner = loaded.row,
-              .c = sum + x,
-              .c_row = sum_row,
+              .c = sum.data + x,
+              .c_row = sum.row,
               .c_column = 1,
               .rows = n_,
               .inner = elements(end_ - first_),
               .columns = tile_.columns,
               .alpha = scale,
-              .beta = b.ones,
+              .beta = sum.begins ? nullptr : b.ones,
               .next = {share_of(next, x / tile_.columns, panels)}});
   }
   if (care) {
-    loaded.not_finite->add(rows_.count, 0, n_, weights, b.bias, b.stride, 1, sum, sum_row, 1,
-                           scale);
+    loaded.not_finite->add(rows_.count, 0, n_, weights, b.bias, b.stride, 1, sum.data, sum.row,
+                           1, scale);
   }
 }
 

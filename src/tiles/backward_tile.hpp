@@ -56,12 +56,13 @@ class BackwardTile {
   const float* dscores() const { return buffers_.dscores; }  // where slopes or bias want them
 
   // sum[j, x] += scale * sum over rows of pairs[j, row] loaded[row, x], for the keys of the tile:
-  // of q with ds, and of grad_out with p.
-  void add_to_k(float* sum, Index row) const {
-    add(buffers_.q, buffers_.ds, buffers_.ds_rounded, problem_.forward.scale, sum, row, next_k_);
+  // of q with ds, and of grad_out with p. `begins`: there is no sum yet.
+  void add_to_k(float* sum, Index row, bool begins) const {
+    add(buffers_.q, buffers_.ds, buffers_.ds_rounded, problem_.forward.scale, {sum, row, begins},
+        next_k_);
   }
-  void add_to_v(float* sum, Index row) const {
-    add(buffers_.dout, buffers_.p, buffers_.p_rounded, 1.0f, sum, row, next_v_);
+  void add_to_v(float* sum, Index row, bool begins) const {
+    add(buffers_.dout, buffers_.p, buffers_.p_rounded, 1.0f, {sum, row, begins}, next_v_);
   }
 
   // Writes the rows of grad_q that were loaded.
@@ -100,9 +101,14 @@ class BackwardTile {
   void load(Loaded& loaded, const Stored<const std::byte>& array);
   void pair_rows(const StoredRows& from, Index rows, Index depth, bool finite, float* to,
                  Index to_row) const;
+  struct Sum {
+    float* data;
+    Index row;
+    bool begins;
+  };
   // sum[j, x] += scale * sum over rows of weights[j, row] loaded[row, x]
   void add(const Loaded& loaded, const float* weights, const BFloat16* rounded, float scale,
-           float* sum, Index sum_row, const kernels::NextRows& next) const;
+           const Sum& sum, const kernels::NextRows& next) const;
 
   const BackwardProblem& problem_;
   const kernels::Kernels& kernel_;
