@@ -113,11 +113,11 @@ struct SoftmaxStep {
 // A tile of the backward pass: s is [n, NR], each column is one row of attention (contract steps 5
 // to 2, backwards).
 struct SoftmaxBackward {
-  float* s;   // in: the products q k; out: p = exp(score - lse)
-  float* dp;  // in: the products dout v, the gradient of p; out: that of the scaled products q k
-  float* dscores;             // out: that of the scores, before the softcap's derivative; or null
-  const float* bias;          // as in SoftmaxStep, or null
-  Index row;                  // stride of all four
+  float* s;           // in: the products q k; out: p = exp(score - lse)
+  float* dp;          // in: the products dout v, the gradient of p; out: that of the products q k
+  float* dscores;     // out: that of the scores; or null
+  const float* bias;  // as in SoftmaxStep, or null
+  Index row;          // stride of all four
   Index n, bias_begin, rows;  // as in SoftmaxStep: columns beyond rows, in the last vector, too
   float scale, softcap;
   const float* lse;    // [rows, in whole vectors]

@@ -1,6 +1,6 @@
 // The backward pass of the softmax, and of what is done to scores before it (contract steps 5 to 2,
 // backwards): from the products q k and dout v of a tile of pairs, their weights and the gradients
-// of the former. Nothing is online here: lse is known. Per-target header: see kernels.cc.
+// of the former products. Nothing is online here: lse is known. Per-target header: see kernels.cc.
 #include "kernels/exp-inl.h"
 #include "kernels/round-inl.h"
 #include "kernels/tanh-inl.h"
@@ -26,10 +26,10 @@ HWY_INLINE void BackwardColumn(const SoftmaxBackward& p, Index col, Index begin,
   for (Index j = begin; j < end; ++j) {
     const Index at = j * p.row + col;
     const V32 product = hn::LoadU(d, p.s + at);
-    V32 x, slope;  // score - lse; the derivative of the softcap
+    V32 x, slope = scale;  // score - lse; the derivative of a score by its product
     if constexpr (kSoftcap) {
       const V32 t = Tanh(hn::Mul(product, per_cap));
-      slope = hn::NegMulAdd(t, t, hn::Set(d, 1.0f));
+      slope = hn::Mul(scale, hn::NegMulAdd(t, t, hn::Set(d, 1.0f)));
       x = hn::MulSub(t, cap, lse);
     } else {
       x = hn::MulSub(product, scale, lse);
@@ -45,9 +45,8 @@ HWY_INLINE void BackwardColumn(const SoftmaxBackward& p, Index col, Index begin,
       if constexpr (kSoftcap) slope = hn::IfThenZeroElse(none, slope);
     }
     if constexpr (kStoreScores) hn::StoreU(ds, d, p.dscores + at);
-    if constexpr (kSoftcap) ds = hn::Mul(ds, slope);
     hn::StoreU(weight, d, p.s + at);
-    hn::StoreU(ds, d, p.dp + at);
+    hn::StoreU(hn::Mul(ds, slope), d, p.dp + at);
   }
 }
 

@@ -1,9 +1,9 @@
 // The tasks of the backward pass: for each block of rows, tile after tile of the keys that they
 // attend, five products each:
 //
-//   p  = exp(K q^T - lse)          steps 1 to 5, again
-//   ds = p (V dout^T - delta)      steps 6 and 5, backwards
-//   dq += scale ds^T K,  dk += scale ds q,  dv += p dout     steps 1 and 6, backwards
+//   p  = exp(K q^T - lse)                       steps 1 to 5, again
+//   ds = scale p (V dout^T - delta)             steps 6 to 2, backwards
+//   dq += ds^T K,  dk += ds q,  dv += p dout    steps 1 and 6, backwards
 //
 // dq of the rows is kept until they are done; dk and dv, of all keys of the head, are sums in f32
 // over the rows of the task, in grad_k and grad_v themselves or in a part of the shared memory.
@@ -118,6 +118,9 @@ void run_backward(const BackwardProblem& problem, const BackwardPlan& plan, Unit
 
   const Sums sums =
       sums_of(problem, plan, all, part, shared + (unit - wave.first) * plan.unit_floats);
+  // The first products of a key begin its sums; those of keys between, and of keys that no row
+  // attends, are 0. There are sums of the keys [0, begun).
+  Index begun = 0;
   const auto zero = [&](Index begin, Index end) {
     for (Index j = begin; j < end; ++j) {
       std::fill_n(sums.k + j * sums.k_row, p.d_k, 0.0f);
@@ -133,9 +136,6 @@ void run_backward(const BackwardProblem& problem, const BackwardPlan& plan, Unit
     const Rows block = rows.part(first, cut.block_q);
     tile.load(block);
     const Keys reachable = reachable_keys(block);
-    // The first block of rows begins the sums, of keys that it does not attend with 0.
-    const bool begins = first == 0;
-    Index begun = 0;
     for (Index begin = reachable.begin / cut.block_kv * cut.block_kv; begin < reachable.end;
          begin += cut.block_kv) {
       const Keys keys{begin, std::min(begin + cut.block_kv, seq_kv)};
@@ -150,17 +150,17 @@ void run_backward(const BackwardProblem& problem, const BackwardPlan& plan, Unit
                                       rows_at(v_sums, sums.v_row, p.d_v),
                                       {keys.end, std::min(keys.end + cut.block_kv, seq_kv)}};
       if (!tile.compute(keys, BackwardTile::Wanted::all, ahead)) continue;
-      if (begins) {
-        zero(begun, begin);
-        begun = begin + tile.keys();
-      }
+      const Index end = begin + tile.keys();
+      const bool begins = begin >= begun;
+      zero(begun, begins ? begin : end);
+      begun = std::max(begun, end);
       tile.add_to_k(k_sums, sums.k_row, begins);
       tile.add_to_v(v_sums, sums.v_row, begins);
       if (problem.grad_slopes) add_slopes(tile, block, begin, slopes);
     }
-    if (begins) zero(begun, seq_kv);
     tile.write_dq();
   }
+  zero(begun, seq_kv);
 }
 
 void finish_unit(const BackwardProblem& problem, const BackwardPlan& plan, UnitRange wave,

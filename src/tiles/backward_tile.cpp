@@ -279,7 +279,7 @@ bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
     if (wanted == Wanted::scores) continue;
     drop(b.p + first);
 
-    // dqt[x, r] += scale * sum_j k[j, x] ds[j, r]
+    // dqt[x, r] += sum_j k[j, x] ds[j, r]
     float* dqt = b.dqt + first * p.d_k;
     const bool care = masked && k_values.any();
     if (care && !k_is_zeroed) {
@@ -297,11 +297,11 @@ bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
               .rows = p.d_k,
               .inner = elements(n),
               .columns = columns,
-              .alpha = p.scale,
+              .alpha = 1.0f,
               .beta = b.ones});
     if (care) {
-      k_values.add(n, whole, part.count, b.ds + first, b.bias + first, 1, b.stride, dqt, 1, columns,
-                   p.scale);
+      k_values.add(n, whole, part.count, b.ds + first, b.bias + first, 1, b.stride, dqt, 1,
+                   columns);
     }
   }
   if (pairs_ && end_ % 2 != 0) {  // the last row's neighbour is none
@@ -312,7 +312,7 @@ bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
 }
 
 void BackwardTile::add(const Loaded& loaded, const float* weights, const BFloat16* rounded,
-                       float scale, const Sum& sum, const kernels::NextRows& next) const {
+                       const Sum& sum, const kernels::NextRows& next) const {
   const Buffers& b = buffers_;
   const bool care = loaded.not_finite->found();
   const float* const rows = (care ? loaded.zeroed : loaded.data) + elements(first_) * loaded.row;
@@ -329,13 +329,12 @@ void BackwardTile::add(const Loaded& loaded, const float* weights, const BFloat1
               .rows = n_,
               .inner = elements(end_ - first_),
               .columns = tile_.columns,
-              .alpha = scale,
+              .alpha = 1.0f,
               .beta = sum.begins ? nullptr : b.ones,
               .next = {share_of(next, x / tile_.columns, panels)}});
   }
   if (care) {
-    loaded.not_finite->add(rows_.count, 0, n_, weights, b.bias, b.stride, 1, sum.data, sum.row,
-                           1, scale);
+    loaded.not_finite->add(rows_.count, 0, n_, weights, b.bias, b.stride, 1, sum.data, sum.row, 1);
   }
 }
 

@@ -3,9 +3,9 @@
 //
 //   qt, doutt  [d_k, NR], [d_v, NR]  q and grad_out of a panel, transposed
 //   p          [keys, rows]          K qt, then p = exp(score - lse)
-//   ds         [keys, rows]          V doutt = dp, then ds = p (dp - delta), the gradient of the
-//                                    products q k but for their scale
-//   dqt        [d_k, NR]             += scale * K^T ds
+//   ds         [keys, rows]          V doutt = dp, then ds = scale * p (dp - delta), the gradient
+//                                    of the products q k
+//   dqt        [d_k, NR]             += K^T ds
 //
 // Of bf16, on a CPU that multiplies pairs of it, all five products are of pairs: what is above are
 // floats still, and beside p and ds lie their roundings, those of ds in pairs along both axes that
@@ -55,14 +55,13 @@ class BackwardTile {
   const float* ds() const { return buffers_.ds; }
   const float* dscores() const { return buffers_.dscores; }  // where slopes or bias want them
 
-  // sum[j, x] += scale * sum over rows of pairs[j, row] loaded[row, x], for the keys of the tile:
+  // sum[j, x] += sum over rows of pairs[j, row] loaded[row, x], for the keys of the tile:
   // of q with ds, and of grad_out with p. `begins`: there is no sum yet.
   void add_to_k(float* sum, Index row, bool begins) const {
-    add(buffers_.q, buffers_.ds, buffers_.ds_rounded, problem_.forward.scale, {sum, row, begins},
-        next_k_);
+    add(buffers_.q, buffers_.ds, buffers_.ds_rounded, {sum, row, begins}, next_k_);
   }
   void add_to_v(float* sum, Index row, bool begins) const {
-    add(buffers_.dout, buffers_.p, buffers_.p_rounded, 1.0f, {sum, row, begins}, next_v_);
+    add(buffers_.dout, buffers_.p, buffers_.p_rounded, {sum, row, begins}, next_v_);
   }
 
   // Writes the rows of grad_q that were loaded.
@@ -106,9 +105,9 @@ class BackwardTile {
     Index row;
     bool begins;
   };
-  // sum[j, x] += scale * sum over rows of weights[j, row] loaded[row, x]
-  void add(const Loaded& loaded, const float* weights, const BFloat16* rounded, float scale,
-           const Sum& sum, const kernels::NextRows& next) const;
+  // sum[j, x] += sum over rows of weights[j, row] loaded[row, x]
+  void add(const Loaded& loaded, const float* weights, const BFloat16* rounded, const Sum& sum,
+           const kernels::NextRows& next) const;
 
   const BackwardProblem& problem_;
   const kernels::Kernels& kernel_;

@@ -229,11 +229,11 @@ class NotFinite {
   bool found() const { return any_; }  // what any() said
   KeyBlock zeroed() const { return {copy_, depth_}; }
 
-  // out[r * out_row + x * out_depth] += scale * p[r * row_step + j * key_step] * v[j, x] where v[j,
-  // x] is not finite and the row attends key j of the n: all of the first `whole`, and then those
+  // out[r * out_row + x * out_depth] += p[r * row_step + j * key_step] * v[j, x] where v[j, x] is
+  // not finite and the row attends key j of the n: all of the first `whole`, and then those
   // whose bias is not -inf.
   void add(Index n, Index whole, Index rows, const float* p, const float* bias, Index row_step,
-           Index key_step, float* out, Index out_row, Index out_depth, float scale = 1.0f) const {
+           Index key_step, float* out, Index out_row, Index out_depth) const {
     for (Index j = 0; j < n; ++j) {
       if (!any_in(row_at(v_, j))) continue;
       for (Index r = 0; r < rows; ++r) {
@@ -241,7 +241,7 @@ class NotFinite {
         if (j >= whole && bias[pair] == -std::numeric_limits<float>::infinity()) continue;
         for (Index x = 0; x < depth_; ++x) {
           const float v = element(row_at(v_, j), x);
-          if (!std::isfinite(v)) out[r * out_row + x * out_depth] += scale * p[pair] * v;
+          if (!std::isfinite(v)) out[r * out_row + x * out_depth] += p[pair] * v;
         }
       }
     }
