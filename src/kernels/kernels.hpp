@@ -79,12 +79,14 @@ struct ValueProduct {
   Index rows, n, columns;
 };
 
-// c[col] += sum_x a[x] b[x, col]
+// c[r, col] += sum_x a[r, x] b[x, col]
 struct RowProduct {
-  const float* a;  // [inner]
-  StoredRows b;    // [inner] rows of b, each [columns]; not int4
-  float* c;        // [columns]
-  Index inner, columns;
+  const float* a;  // a[r * a_row + x]
+  Index a_row;
+  StoredRows b;  // [inner] rows of b, each [columns]; not int4
+  float* c;      // c[r * c_row + col]
+  Index c_row;
+  Index rows, inner, columns;
   bool from_memory;  // b is in no cache: it is asked for ahead
 };
 

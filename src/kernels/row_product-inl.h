@@ -1,4 +1,4 @@
-// A row times a matrix that comes from far: its rows are read whole, some of them in step, as
+// A few rows times a matrix that comes from far: its rows are read whole, some of them in step, as
 // prefetchers like it. Lanes hold columns. Per-target header: see kernels.cc.
 #include "kernels/load-inl.h"
 
@@ -19,7 +19,21 @@ namespace rapt::kernels::HWY_NAMESPACE {
 // apart.
 inline constexpr size_t kStreams = 6;
 
-// Rows [x, x + streams) of b, whose elements of a are `factors`.
+// A vector of columns of rows [x, x + streams) of b, times each row of a.
+template <size_t... I, class... V>
+HWY_INLINE void AddColumns(const RowProduct& p, Index x, float* c, std::index_sequence<I...>,
+                           V... b) {
+  const F32 d;
+  const float* a = p.a + x;
+  for (Index r = 0; r < p.rows; ++r, a += p.a_row, c += p.c_row) {
+    V32 sum = hn::LoadU(d, c);
+    ((sum = hn::MulAdd(hn::Set(d, a[I]), b, sum)), ...);
+    hn::StoreU(sum, d, c);
+  }
+}
+
+// Rows [x, x + streams) of b times their elements of each row of a. Those of a single row, `factors`,
+// stay in registers.
 template <class T, size_t... I, class... V>
 HWY_INLINE void AddRows(const RowProduct& p, Index x, std::index_sequence<I...>, V... factors) {
   const F32 d;
@@ -30,24 +44,36 @@ HWY_INLINE void AddRows(const RowProduct& p, Index x, std::index_sequence<I...>,
     const Index next = row + static_cast<Index>(sizeof...(I));
     if (next < p.inner) PrefetchToL2(RowAt<T>(p.b, next), col);
   };
-  float* HWY_RESTRICT c = p.c;
   Index col = 0;
   for (; col + n <= p.columns; col += n) {
     if (p.from_memory && BytesOf<T>(col) % kLine < BytesOf<T>(n))
       (ask_ahead(x + static_cast<Index>(I), col), ...);
-    V32 sum = hn::LoadU(d, c + col);
-    ((sum = hn::MulAdd(factors, LoadWide(b[I], col), sum)), ...);
-    hn::StoreU(sum, d, c + col);
+    if constexpr (sizeof...(V) > 0) {
+      V32 sum = hn::LoadU(d, p.c + col);
+      ((sum = hn::MulAdd(factors, LoadWide(b[I], col), sum)), ...);
+      hn::StoreU(sum, d, p.c + col);
+    } else {
+      AddColumns(p, x, p.c + col, std::index_sequence<I...>(), LoadWide(b[I], col)...);
+    }
   }
-  if (col == p.columns) return;
-  V32 sum = LoadTail(c + col, p.columns - col);
-  ((sum = hn::MulAdd(factors, LoadWideTail(b[I], col, p.columns - col), sum)), ...);
-  StoreTail(sum, c + col, p.columns - col);
+  const Index rest = p.columns - col;
+  if (rest == 0) return;
+  for (Index r = 0; r < p.rows; ++r) {
+    const float* a = p.a + r * p.a_row + x;
+    float* c = p.c + r * p.c_row + col;
+    V32 sum = LoadTail(c, rest);
+    ((sum = hn::MulAdd(hn::Set(d, a[I]), LoadWideTail(b[I], col, rest), sum)), ...);
+    StoreTail(sum, c, rest);
+  }
 }
 
 template <class T, size_t... I>
 HWY_INLINE void AddRowsOf(const RowProduct& p, Index x, std::index_sequence<I...> streams) {
-  AddRows<T>(p, x, streams, hn::Set(F32(), p.a[x + static_cast<Index>(I)])...);
+  if (p.rows == 1) {
+    AddRows<T>(p, x, streams, hn::Set(F32(), p.a[x + static_cast<Index>(I)])...);
+  } else {
+    AddRows<T>(p, x, streams);
+  }
 }
 
 inline void RowProductOf(const RowProduct& p) {

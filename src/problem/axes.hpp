@@ -14,39 +14,44 @@ namespace rapt::problem {
 // Offsets stay this far from the ends of int64, so that sums of a few of them cannot overflow.
 inline constexpr std::int64_t kMaxOffset = std::int64_t{1} << 60;
 
-// Products of hostile extents and strides. (The keyword is for -Wpedantic.)
-__extension__ using Wide = __int128;
-
 inline std::string batch_name(int i) { return "batch " + std::to_string(i); }
 
 // One axis at a time: extents are not negative, the element count and the furthest offset fit.
 class Range {
  public:
-  Range(const char* view, std::int64_t element_size) : view_(view), bytes_(element_size) {}
+  Range(const char* view, std::int64_t element_size)
+      : view_(view), bytes_(static_cast<Bytes>(element_size)) {}
 
   void axis(std::string_view name, std::int64_t extent, std::int64_t stride) {
     if (extent < 0)
       fail(ErrorCode::extent_range,
            {std::string(name), view_, extent, std::int64_t{0}, kMaxOffset});
+    if (extent == 0) empty_ = true;
     // A stride may be anything where it is never taken.
-    const Wide steps = extent > 0 ? extent - 1 : 0;
-    const Wide magnitude = stride < 0 ? -static_cast<Wide>(stride) : static_cast<Wide>(stride);
-    count_ *= extent;
-    positive_ *= extent > 0 ? extent : 1;
-    const auto refuse_beyond = [&](Wide bytes) {
-      if (bytes > kMaxOffset)
-        fail(ErrorCode::too_large, {view_, std::string(name), extent, stride});
-    };
-    refuse_beyond(positive_ * bytes_);
-    // So steps are below 2^60, and this fits 128 bits.
-    reach_ += steps * (steps > 0 ? magnitude : 0) * bytes_;
-    refuse_beyond(reach_);
+    const Bytes steps = static_cast<Bytes>(extent > 1 ? extent - 1 : 0);
+    const Bytes magnitude =
+        stride < 0 ? Bytes{0} - static_cast<Bytes>(stride) : static_cast<Bytes>(stride);
+    elements_ = times(elements_, steps + 1);
+    const Bytes further = times(times(steps, magnitude), bytes_);
+    // Each is small when the next axis comes, so that this sum cannot overflow.
+    if (times(elements_, bytes_) > kMaxOffset || further > kMaxOffset || reach_ + further > kMaxOffset)
+      fail(ErrorCode::too_large, {view_, std::string(name), extent, stride});
+    reach_ += further;
   }
-  std::int64_t count() const { return static_cast<std::int64_t>(count_); }
+  std::int64_t count() const { return empty_ ? 0 : static_cast<std::int64_t>(elements_); }
 
  private:
+  using Bytes = std::uint64_t;
+  // The product, or the most there is.
+  static Bytes times(Bytes a, Bytes b) {
+    Bytes product;
+    return __builtin_mul_overflow(a, b, &product) ? ~Bytes{0} : product;
+  }
+
   const char* view_;
-  Wide bytes_, reach_ = 0, count_ = 1, positive_ = 1;
+  Bytes bytes_, reach_ = 0;
+  Bytes elements_ = 1;  // but for axes that have none
+  bool empty_ = false;
 };
 
 // Returns the number of elements.

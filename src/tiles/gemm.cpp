@@ -13,39 +13,48 @@ GemmBlock block_of(const GemmPlan& plan, Index unit, Index row_block) {
           std::min(plan.block_n, p.n - column)};
 }
 
+namespace {
+
+// How many blocks n makes, at least one. A division costs as much as a small product's plan may.
+Index blocks(Index n, Index block) { return n <= block ? 1 : (n + block - 1) / block; }
+
+// n in so many blocks of nearly equal size, each but the last a multiple of step.
+void cut_evenly(Index n, Index step, Index& block, Index& count) {
+  block = n;
+  if (count > 1) {
+    const Index each = (n + count - 1) / count;
+    block = (each + step - 1) / step * step;
+    count = blocks(n, block);
+  }
+}
+
+}  // namespace
+
 void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step) {
   const GemmProblem& p = plan.problem;
-  const auto blocks = [](Index n, Index block) {
-    return std::max<Index>((n + block - 1) / block, 1);
-  };
-  // n in so many blocks, each a multiple of step.
-  const auto even = [](Index n, Index count, Index step) {
-    const Index each = (n + count - 1) / count;
-    return std::max((each + step - 1) / step * step, step);
-  };
   // To read an element of b takes as long as to multiply it by some rows.
   constexpr Index kReading = 4;
   const double work = static_cast<double>(std::max(p.m, kReading)) * static_cast<double>(p.n) *
                       static_cast<double>(p.k);
   const double wanted = std::min(16.0, work * static_cast<double>(p.batch.size) / (1 << 20));
-  Index m_blocks = blocks(p.m, block_m), n_blocks = blocks(p.n, block_n);
-  while (static_cast<double>(m_blocks * n_blocks * p.batch.size) < wanted) {
-    const Index m_each = p.m / m_blocks, n_each = p.n / n_blocks;
+  plan.row_blocks = blocks(p.m, block_m);
+  plan.column_blocks = blocks(p.n, block_n);
+  while (static_cast<double>(plan.row_blocks * plan.column_blocks * p.batch.size) < wanted) {
+    const Index m_each = p.m / plan.row_blocks, n_each = p.n / plan.column_blocks;
     if (m_each <= row_step && n_each <= column_step) break;
     const bool split_rows = n_each <= column_step || (m_each >= n_each && m_each > row_step);
-    (split_rows ? m_blocks : n_blocks) *= 2;
+    (split_rows ? plan.row_blocks : plan.column_blocks) *= 2;
   }
-  plan.block_m = even(p.m, m_blocks, row_step);
-  plan.block_n = even(p.n, n_blocks, column_step);
-  plan.row_blocks = blocks(p.m, plan.block_m);
-  plan.column_blocks = blocks(p.n, plan.block_n);
+  cut_evenly(p.m, row_step, plan.block_m, plan.row_blocks);
+  cut_evenly(p.n, column_step, plan.block_n, plan.column_blocks);
   plan.units = p.batch.size * plan.column_blocks;
   plan.wave_units = plan.units;
 }
 
 void cut_slices(GemmPlan& plan, Index block_k) {
-  const Index slices = std::max<Index>((plan.problem.k + block_k - 1) / block_k, 1);
-  plan.block_k = std::max<Index>((plan.problem.k + slices - 1) / slices, 1);
+  const Index slices = blocks(plan.problem.k, block_k);
+  plan.block_k = slices == 1 ? std::max<Index>(plan.problem.k, 1)
+                             : (plan.problem.k + slices - 1) / slices;
 }
 
 // Rows of a whose distance is a multiple of 4 KiB fall into one set of the L1 cache. It holds eight

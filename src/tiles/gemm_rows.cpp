@@ -6,6 +6,7 @@
 //   run:   c = alpha times their sum, in their order, which is that of the other algorithms; so the
 //          choice between them may look at the whole batch
 #include <algorithm>
+#include <type_traits>
 
 #include "tiles/gemm.hpp"
 #include "tiles/workspace.hpp"
@@ -28,10 +29,9 @@ bool from_memory(const GemmProblem& p) {
 bool in_pieces(const GemmProblem& p) { return p.m == 1 && !from_memory(p); }
 
 struct Buffers {
-  float *a_copy, *ones, *sums;  // [rows, block_k], [rows], [m, sums_row]
+  float *a_copy, *sums;  // [rows, block_k], [m, sums_row]
   Buffers(const GemmPlan& plan, Workspace& workspace) {
     a_copy = workspace.floats(kRows * copy_row(plan.block_k));
-    ones = workspace.floats(kRows);
     sums = workspace.floats(in_pieces(plan.problem) ? sums_floats(plan) : 0);
   }
 };
@@ -67,40 +67,35 @@ void cut(GemmPlan& plan, const GemmBlocks& blocks) {
                           std::max<Index>(plan.units, 1));
     plan.shared_workspace = plan.wave_units * slices(plan) * sums_floats(plan);
   }
+  // A slice is summed for all rows at once; the sums of slices are added row by row.
+  plan.block_m = 1;
+  plan.row_blocks = p.m;
   Workspace count(nullptr);
   Buffers(plan, count);
   plan.workspace = count.used();
 }
 
-void sum_slice(const GemmPlan& plan, const GemmBlock& block, Index number, const Buffers& buffers,
+void sum_slice(const GemmPlan& plan, GemmBlock block, Index number, const Buffers& buffers,
                float* sums) {
   const GemmProblem& p = plan.problem;
   const Index x = number * plan.block_k, slice = std::min(plan.block_k, p.k - x);
+  block.row = 0;
+  block.rows = p.m;
   copy_a(p, block, x, slice, buffers.a_copy);
   std::fill_n(sums, block.rows * sums_row(plan), 0.0f);
   const kernels::StoredRows b{.first = place_b(p, block) + x * p.b.row_stride,
                               .stride = p.b.row_stride,
                               .rows = nullptr,
                               .type = p.b.type};
-  if (p.m == 1) {
-    plan.kernels->row_product({.a = buffers.a_copy,
-                               .b = b,
-                               .c = sums,
-                               .inner = slice,
-                               .columns = block.columns,
-                               .from_memory = from_memory(p)});
-    return;
-  }
-  std::fill_n(buffers.ones, kRows, 1.0f);
-  plan.kernels->value_product({.p = buffers.a_copy,
-                               .p_row = copy_row(slice),
-                               .v = b,
-                               .out = sums,
-                               .out_row = sums_row(plan),
-                               .rescale = buffers.ones,
-                               .rows = block.rows,
-                               .n = slice,
-                               .columns = block.columns});
+  plan.kernels->row_product({.a = buffers.a_copy,
+                             .a_row = copy_row(slice),
+                             .b = b,
+                             .c = sums,
+                             .c_row = sums_row(plan),
+                             .rows = block.rows,
+                             .inner = slice,
+                             .columns = block.columns,
+                             .from_memory = from_memory(p)});
 }
 
 Index pack_tasks(const GemmPlan& plan, Wave wave) {
@@ -127,11 +122,18 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
       sums = buffers.sums;
     }
     const bool first = i == 0 && p.beta == 0.0f;
-    for (Index r = 0; r < block.rows; ++r) {
-      const float* from = sums + r * sums_row(plan);
-      float* to = place_c(p, block) + r * p.c.row_stride;
-      for (Index j = 0; j < block.columns; ++j, to += p.c.column_stride)
-        *to = first ? p.alpha * from[j] : p.alpha * from[j] + *to;
+    const float* from = sums + block.row * sums_row(plan);
+    float* to = place_c(p, block);
+    const auto add = [&](auto stride) {
+      for (Index j = 0; j < block.columns; ++j) {
+        float& sum = to[j * stride];
+        sum = first ? p.alpha * from[j] : p.alpha * from[j] + sum;
+      }
+    };
+    if (p.c.column_stride == 1) {
+      add(std::integral_constant<Index, 1>());
+    } else {
+      add(p.c.column_stride);
     }
   }
   finish_block(plan, block);

@@ -317,9 +317,10 @@ void check_row_product(const kernels::Kernels& kernel, std::uint64_t seed) {
   for (Index inner = 0; inner <= 14; ++inner) {
     for (Index columns = 1; columns <= 5 * kernel.lanes; columns += 1 + columns / 9) {
       const Edge edge = random.percent(50) ? Edge::end : Edge::start;
-      Tensor<float> a({1, inner}, {{}, 1, 0, 0, 0, edge});
+      const Index rows = random.percent(50) ? 1 : random.between(2, 9);
+      Tensor<float> a({rows, inner}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
       Tensor<float> b({inner, columns});
-      Tensor<float> c({1, columns}, {{}, 1, 0, 0, 0, edge});
+      Tensor<float> c({rows, columns}, {{}, 1, random.percent(50) ? 0 : 2, 0, 0, edge});
       fill_integers(a, random);
       fill_integers(b, random);
       fill_integers(c, random);
@@ -327,15 +328,21 @@ void check_row_product(const kernels::Kernels& kernel, std::uint64_t seed) {
       const std::vector<const void*> b_rows = rows_of(stored);
       const std::vector<float> before = c.values();
       kernel.row_product({.a = a.data(),
+                          .a_row = a.strides()[0],
                           .b = stored_rows(stored, b_rows, random),
                           .c = c.data(),
+                          .c_row = c.strides()[0],
+                          .rows = rows,
                           .inner = inner,
                           .columns = columns,
                           .from_memory = random.percent(50)});
-      for (Index x = 0; x < columns; ++x) {
-        float want = before[static_cast<std::size_t>(x)];
-        for (Index j = 0; j < inner; ++j) want += a[j] * b[j * columns + x];
-        ASSERT_EQ(c[x], want) << x << " of " << columns << ", inner " << inner;
+      for (Index r = 0; r < rows; ++r) {
+        for (Index x = 0; x < columns; ++x) {
+          float want = before[static_cast<std::size_t>(r * columns + x)];
+          for (Index j = 0; j < inner; ++j) want += a[r * inner + j] * b[j * columns + x];
+          ASSERT_EQ(c[r * columns + x], want)
+              << r << " of " << rows << ", " << x << " of " << columns << ", inner " << inner;
+        }
       }
       ASSERT_TRUE(c.gaps_unchanged());
     }
