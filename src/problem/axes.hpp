@@ -23,9 +23,7 @@ class Range {
       : view_(view), bytes_(static_cast<Bytes>(element_size)) {}
 
   void axis(std::string_view name, std::int64_t extent, std::int64_t stride) {
-    if (extent < 0)
-      fail(ErrorCode::extent_range,
-           {std::string(name), view_, extent, std::int64_t{0}, kMaxOffset});
+    if (extent < 0) negative(name, extent);
     if (extent == 0) empty_ = true;
     // A stride may be anything where it is never taken.
     const Bytes steps = static_cast<Bytes>(extent > 1 ? extent - 1 : 0);
@@ -34,8 +32,9 @@ class Range {
     elements_ = times(elements_, steps + 1);
     const Bytes further = times(times(steps, magnitude), bytes_);
     // Each is small when the next axis comes, so that this sum cannot overflow.
-    if (times(elements_, bytes_) > kMaxOffset || further > kMaxOffset || reach_ + further > kMaxOffset)
-      fail(ErrorCode::too_large, {view_, std::string(name), extent, stride});
+    if (times(elements_, bytes_) > kMaxOffset || further > kMaxOffset ||
+        reach_ + further > kMaxOffset)
+      too_large(name, extent, stride);
     reach_ += further;
   }
   std::int64_t count() const { return empty_ ? 0 : static_cast<std::int64_t>(elements_); }
@@ -46,6 +45,16 @@ class Range {
   static Bytes times(Bytes a, Bytes b) {
     Bytes product;
     return __builtin_mul_overflow(a, b, &product) ? ~Bytes{0} : product;
+  }
+
+  // By themselves, because checks are a good part of a small call.
+  [[noreturn, gnu::cold, gnu::noinline]] void negative(std::string_view name,
+                                                       std::int64_t extent) const {
+    fail(ErrorCode::extent_range, {std::string(name), view_, extent, std::int64_t{0}, kMaxOffset});
+  }
+  [[noreturn, gnu::cold, gnu::noinline]] void too_large(std::string_view name, std::int64_t extent,
+                                                        std::int64_t stride) const {
+    fail(ErrorCode::too_large, {view_, std::string(name), extent, stride});
   }
 
   const char* view_;

@@ -52,8 +52,7 @@ tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a,
   agree(Row::name, "a", a.extent<Row>(), "c", c.extent<Row>());
   agree(Column::name, "b", b.extent<Column>(), "c", c.extent<Column>());
 
-  tiles::GemmProblem p;
-  p.batch = flatten_batch(c);
+  tiles::GemmProblem p{.batch = flatten_batch(c)};
   p.m = c.extent<Row>();
   p.n = c.extent<Column>();
   p.k = a.extent<Inner>();

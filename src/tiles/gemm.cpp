@@ -35,17 +35,22 @@ void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, In
   // To read an element of b takes as long as to multiply it by some rows.
   constexpr Index kReading = 4;
   const double work = static_cast<double>(std::max(p.m, kReading)) * static_cast<double>(p.n) *
-                      static_cast<double>(p.k);
-  const double wanted = std::min(16.0, work * static_cast<double>(p.batch.size) / (1 << 20));
+                      static_cast<double>(p.k) * static_cast<double>(p.batch.size);
+  // A second thread that is awake starts within a microsecond; more of them take longer.
+  constexpr double kForTwo = 1 << 18, kForEach = 1 << 20;
+  const double wanted = work < kForTwo ? 1.0 : std::clamp(work / kForEach, 2.0, 16.0);
   plan.row_blocks = blocks(p.m, block_m);
   plan.column_blocks = blocks(p.n, block_n);
   while (static_cast<double>(plan.row_blocks * plan.column_blocks * p.batch.size) < wanted) {
     const Index m_each = p.m / plan.row_blocks, n_each = p.n / plan.column_blocks;
-    if (m_each <= row_step && n_each <= column_step) break;
-    const bool split_rows = n_each <= column_step || (m_each >= n_each && m_each > row_step);
+    const bool rows = m_each >= 2 * row_step, columns = n_each > column_step;
+    if (!rows && !columns) break;
+    const bool split_rows = !columns || (rows && m_each >= n_each);
     (split_rows ? plan.row_blocks : plan.column_blocks) *= 2;
   }
-  cut_evenly(p.m, row_step, plan.block_m, plan.row_blocks);
+  // Whole tiles are the fastest; but low blocks would differ too much in height.
+  const bool high = p.m >= 8 * row_step * plan.row_blocks;
+  cut_evenly(p.m, high ? row_step : 1, plan.block_m, plan.row_blocks);
   cut_evenly(p.n, column_step, plan.block_n, plan.column_blocks);
   plan.units = p.batch.size * plan.column_blocks;
   plan.wave_units = plan.units;
@@ -53,8 +58,8 @@ void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, In
 
 void cut_slices(GemmPlan& plan, Index block_k) {
   const Index slices = blocks(plan.problem.k, block_k);
-  plan.block_k = slices == 1 ? std::max<Index>(plan.problem.k, 1)
-                             : (plan.problem.k + slices - 1) / slices;
+  plan.block_k =
+      slices == 1 ? std::max<Index>(plan.problem.k, 1) : (plan.problem.k + slices - 1) / slices;
 }
 
 // Rows of a whose distance is a multiple of 4 KiB fall into one set of the L1 cache. It holds eight

@@ -13,11 +13,11 @@ struct GemmProblem {
   Batch batch;
   Index m = 0, n = 0, k = 0;
   float alpha = 1.0f, beta = 0.0f;
-  Array<const float> a;            // [m, k]
-  Stored<const std::byte> b;       // [k, n], f32, bf16, f16 or int8
+  Array<const float> a{};          // [m, k]
+  Stored<const std::byte> b{};     // [k, n], f32, bf16, f16 or int8
   const float* b_scale = nullptr;  // of int8: [n], or null
   Index b_scale_stride = 0;
-  Array<float> c;  // [m, n]
+  Array<float> c{};  // [m, n]
   // Rows of one batch element, where the plan has stacked several: what decides about the order of
   // sums looks at these alone, so that an element has the same bits alone and in any batch.
   Index element_rows = 0;
@@ -91,9 +91,9 @@ inline const std::byte* place_b(const GemmProblem& p, const GemmBlock& block) {
   return p.batch.element(p.b, block.batch) + block.column * p.b.column_stride;
 }
 
-// Cuts c into blocks of at most block_m x block_n, in multiples of the tile, of nearly equal size,
-// and small enough that there is work for many: at least 16 blocks where each keeps the work of a
-// million multiplications.
+// Cuts c into blocks of at most block_m x block_n of nearly equal size, row_step high or more and
+// multiples of column_step wide, and small enough that there is work for many: at least 16 blocks
+// where each keeps the work of a million multiplications, two from a quarter of that.
 void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step);
 
 // Cuts k into slices of nearly equal depth, at most block_k. The same for every algorithm that sums
