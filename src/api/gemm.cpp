@@ -13,9 +13,10 @@ namespace rapt {
 void gemm(View<const float, axis::Row, axis::Inner> a,
           const AnyView<const std::byte, axis::Inner, axis::Column>& b,
           View<float, axis::Row, axis::Column> c, const GemmOptions& options) {
-  const tiles::GemmProblem problem = problem::check_gemm(a, b, c, options);
-  const tiles::GemmPlan plan = plan::plan_gemm(problem);
-  trace::record([&] { return plan::case_of(problem); });
+  // Checked in its place: to copy what has just been written takes as long as some small products.
+  tiles::GemmPlan plan{.problem = problem::check_gemm(a, b, c, options)};
+  trace::record([&] { return plan::case_of(plan.problem); });
+  plan::plan_gemm(plan);
   verbose::timed([&] { parallel::run(plan, options.executor); },
                  [&] { return verbose::line(plan); });
 }

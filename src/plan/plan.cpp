@@ -263,9 +263,7 @@ std::vector<Refusal> refusals(const tiles::AttentionProblem& problem,
   return result;
 }
 
-tiles::GemmPlan plan_gemm(const tiles::GemmProblem& problem) {
-  tiles::GemmPlan plan;
-  plan.problem = problem;
+void plan_gemm(tiles::GemmPlan& plan) {
   plan.kernels = &current_kernels();
   const config::GemmRow row =
       config::gemm_row(*config::current(), plan.kernels->target, registers_of(*plan.kernels));
@@ -295,7 +293,6 @@ tiles::GemmPlan plan_gemm(const tiles::GemmProblem& problem) {
   }
   plan.algorithm = first_that_takes(kGemm, p, blocks);
   plan.algorithm->cut(plan, blocks);
-  return plan;
 }
 
 }  // namespace rapt::plan

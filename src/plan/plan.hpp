@@ -13,7 +13,8 @@ namespace rapt::plan {
 
 tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem);
 tiles::BackwardPlan plan_backward(const tiles::BackwardProblem& problem);
-tiles::GemmPlan plan_gemm(const tiles::GemmProblem& problem);
+// Of plan.problem, which it may turn round or stack.
+void plan_gemm(tiles::GemmPlan& plan);
 
 // For explain: the config row of a problem, as text.
 struct RowInUse {

@@ -137,7 +137,8 @@ TEST(Limits, OfTheWorkspaceOfTheMatrixProduct) {  // B46
     for (const Blocks& blocks : kBlocks) {
       const Forced forced(*all_targets().front(), &blocks);
       const auto check = [&] {
-        const tiles::GemmPlan plan = plan::plan_gemm(problem::check_gemm(a, b, c, {}));
+        tiles::GemmPlan plan{.problem = problem::check_gemm(a, b, c, {})};
+        plan::plan_gemm(plan);
         const tiles::GemmProblem& p = plan.problem;
         EXPECT_TRUE(Wide{p.m} * p.n * p.batch.size == Wide{m} * n * batch);
         EXPECT_GE(Wide{plan.row_blocks} * plan.block_m, Wide{p.m});
