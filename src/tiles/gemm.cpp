@@ -18,14 +18,14 @@ namespace {
 // How many blocks n makes, at least one. A division costs as much as a small product's plan may.
 Index blocks(Index n, Index block) { return n <= block ? 1 : (n + block - 1) / block; }
 
-// n in so many blocks of nearly equal size, each but the last a multiple of step.
-void cut_evenly(Index n, Index step, Index& block, Index& count) {
+// n in so many blocks of nearly equal size, each but the last a multiple of step: a panel has its
+// width, and whole register tiles are the fastest. But of rows rather any number than fewer blocks.
+void cut_evenly(Index n, Index step, bool any, Index& block, Index& count) {
   block = n;
-  if (count > 1) {
-    const Index each = (n + count - 1) / count;
-    block = (each + step - 1) / step * step;
-    count = blocks(n, block);
-  }
+  if (count <= 1) return;
+  const Index each = (n + count - 1) / count, rounded = (each + step - 1) / step * step;
+  block = any && blocks(n, rounded) < blocks(n, each) ? each : rounded;
+  count = blocks(n, block);
 }
 
 }  // namespace
@@ -48,10 +48,8 @@ void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, In
     const bool split_rows = !columns || (rows && m_each >= n_each);
     (split_rows ? plan.row_blocks : plan.column_blocks) *= 2;
   }
-  // Whole tiles are the fastest; but low blocks would differ too much in height.
-  const bool high = p.m >= 8 * row_step * plan.row_blocks;
-  cut_evenly(p.m, high ? row_step : 1, plan.block_m, plan.row_blocks);
-  cut_evenly(p.n, column_step, plan.block_n, plan.column_blocks);
+  cut_evenly(p.m, row_step, true, plan.block_m, plan.row_blocks);
+  cut_evenly(p.n, column_step, false, plan.block_n, plan.column_blocks);
   plan.units = p.batch.size * plan.column_blocks;
   plan.wave_units = plan.units;
 }

@@ -91,8 +91,8 @@ inline const std::byte* place_b(const GemmProblem& p, const GemmBlock& block) {
   return p.batch.element(p.b, block.batch) + block.column * p.b.column_stride;
 }
 
-// Cuts c into blocks of at most block_m x block_n of nearly equal size, row_step high or more and
-// multiples of column_step wide, and small enough that there is work for many: at least 16 blocks
+// Cuts c into blocks of at most block_m x block_n, in multiples of the tile where that makes no
+// fewer, of nearly equal size, and small enough that there is work for many: at least 16 blocks
 // where each keeps the work of a million multiplications, two from a quarter of that.
 void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step);
 

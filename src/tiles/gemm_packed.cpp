@@ -78,15 +78,13 @@ void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   plan.workspace = count.used();
 }
 
-// Packing b ahead: a task is some rows of a group of panels.
-constexpr Index kPackRows = 256;
+// Packing b ahead: a task is a slice of a group of panels.
 Index unit_groups(const GemmPlan& plan) {
   const Index columns = group(plan) * plan.tile->columns;
   return (plan.block_n + columns - 1) / columns;
 }
-Index group_tasks(const GemmPlan& plan) { return (plan.problem.k + kPackRows - 1) / kPackRows; }
 Index b_tasks(const GemmPlan& plan, Wave wave) {
-  return packs_ahead(plan) ? wave.count * unit_groups(plan) * group_tasks(plan) : 0;
+  return packs_ahead(plan) ? wave.count * unit_groups(plan) * slices(plan) : 0;
 }
 
 Index pack_tasks(const GemmPlan& plan, Wave wave) {
@@ -171,14 +169,14 @@ void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float*) {
   const Index for_a = task - b_tasks(plan, wave);
   if (for_a < 0) {
     const Index columns = plan.tile->columns, k = plan.problem.k;
-    const Index x = task % group_tasks(plan) * kPackRows, panels = task / group_tasks(plan);
-    const Index unit = panels / unit_groups(plan);
-    const Index column = panels % unit_groups(plan) * group(plan) * columns;
+    const Index x = task % slices(plan) * plan.block_k;
+    const Index unit = task / slices(plan) / unit_groups(plan);
+    const Index column = task / slices(plan) % unit_groups(plan) * group(plan) * columns;
     const GemmBlock block = block_of(plan, wave.first + unit, 0);
     if (column >= block.columns) return;  // the last block may be narrower
     pack_panels(plan, block.batch, block.column + column,
                 std::min(group(plan) * columns, block.columns - column), x,
-                std::min(kPackRows, k - x),
+                std::min(plan.block_k, k - x),
                 shared + unit * unit_floats(plan) + column * k + x * columns, k * columns);
   } else {
     const Index element = wave.first / plan.column_blocks + for_a / plan.row_blocks;

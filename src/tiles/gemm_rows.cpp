@@ -29,9 +29,10 @@ bool from_memory(const GemmProblem& p) {
 bool in_pieces(const GemmProblem& p) { return p.m == 1 && !from_memory(p); }
 
 struct Buffers {
-  float *a_copy, *sums;  // [rows, block_k], [m, sums_row]
+  float *a_copy, *ones, *sums;  // [rows, block_k], [rows], [m, sums_row]
   Buffers(const GemmPlan& plan, Workspace& workspace) {
     a_copy = workspace.floats(kRows * copy_row(plan.block_k));
+    ones = workspace.floats(kRows);
     sums = workspace.floats(in_pieces(plan.problem) ? sums_floats(plan) : 0);
   }
 };
@@ -87,15 +88,29 @@ void sum_slice(const GemmPlan& plan, GemmBlock block, Index number, const Buffer
                               .stride = p.b.row_stride,
                               .rows = nullptr,
                               .type = p.b.type};
-  plan.kernels->row_product({.a = buffers.a_copy,
-                             .a_row = copy_row(slice),
-                             .b = b,
-                             .c = sums,
-                             .c_row = sums_row(plan),
-                             .rows = block.rows,
-                             .inner = slice,
-                             .columns = block.columns,
-                             .from_memory = from_memory(p)});
+  // Measured: several rows that read and write c in vectors of 8 lanes keep the ports too busy.
+  if (p.m == 1 || is_wide(*plan.tile)) {
+    plan.kernels->row_product({.a = buffers.a_copy,
+                               .a_row = copy_row(slice),
+                               .b = b,
+                               .c = sums,
+                               .c_row = sums_row(plan),
+                               .rows = p.m,
+                               .inner = slice,
+                               .columns = block.columns,
+                               .from_memory = from_memory(p)});
+    return;
+  }
+  std::fill_n(buffers.ones, kRows, 1.0f);
+  plan.kernels->value_product({.p = buffers.a_copy,
+                               .p_row = copy_row(slice),
+                               .v = b,
+                               .out = sums,
+                               .out_row = sums_row(plan),
+                               .rescale = buffers.ones,
+                               .rows = p.m,
+                               .n = slice,
+                               .columns = block.columns});
 }
 
 Index pack_tasks(const GemmPlan& plan, Wave wave) {
