@@ -32,8 +32,8 @@ HWY_INLINE void AddColumns(const RowProduct& p, Index x, float* c, std::index_se
   }
 }
 
-// Rows [x, x + streams) of b times their elements of each row of a. Those of a single row, `factors`,
-// stay in registers.
+// Rows [x, x + streams) of b times their elements of each row of a. Those of a single row,
+// `factors`, stay in registers.
 template <class T, size_t... I, class... V>
 HWY_INLINE void AddRows(const RowProduct& p, Index x, std::index_sequence<I...>, V... factors) {
   const F32 d;
