@@ -16,6 +16,22 @@ namespace rapt::kernels::HWY_NAMESPACE {
 
 inline constexpr float kOnes[8] = {1, 1, 1, 1, 1, 1, 1, 1};
 
+// Rows of v that one tile of 4 rows reads whole: v is read in its order, which is what the CPU's
+// prefetchers follow, once for four rows. Of 4 x 8 accumulators some lie in memory, which costs
+// less than it gains where vectors have 16 lanes; not so of int4, which needs registers to be
+// widened.
+template <class T>
+inline constexpr bool kWholeRows =
+    HWY_ARCH_X86 && RAPT_MANY_REGISTERS && !std::is_same_v<T, Int4Group>;
+template <class T>
+HWY_INLINE bool IsWhole(const ValueProduct& p) {
+  return kWholeRows<T> && (p.columns == 4 * Lanes() || p.columns == 8 * Lanes());
+}
+// Their chunk is for the tiles of further rows, and lies in L2.
+inline constexpr Index kWholeChunk = 1 << 17;
+// Keys from asking to use, where tiles that read whole rows ask.
+inline constexpr Index kKeysAhead = 32;
+
 // The rows from `key` on, asked for in order, in pieces of kVectors.
 template <class T, int kVectors>
 class Ahead {
@@ -53,9 +69,15 @@ HWY_INLINE bool IsLong(const ValueProduct& p) {
   return BytesOf<T>(p.columns) > kValueChunk / kLongKeys;
 }
 
+// Keys that so many bytes hold.
+template <class T>
+HWY_INLINE Index KeysOf(const ValueProduct& p, Index bytes) {
+  return HWY_MAX(bytes / HWY_MAX(BytesOf<T>(p.columns), Index{1}), Index{4});
+}
+
 template <class T, int kRows, int kVectors>
 struct ValueTile {
-  static constexpr size_t kV = kVectors;
+  static constexpr size_t kR = kRows, kV = kVectors;
 
   // Keys [begin, end).
   static void Run(const ValueProduct& p, Index row, Index col, Index begin, Index end) {
@@ -70,8 +92,8 @@ struct ValueTile {
     const float* rescale = begin == 0 ? p.rescale + row : kOnes;
     float* out = p.out + row * p.out_row + col;
     Multiply(p, row, out, col, begin, end, indices,
-             hn::Mul(hn::LoadU(d, out + static_cast<Index>(I / kV) * p.out_row + (I % kV) * n),
-                     hn::Set(d, rescale[I / kV]))...);
+             hn::Mul(hn::LoadU(d, out + static_cast<Index>(I % kR) * p.out_row + (I / kR) * n),
+                     hn::Set(d, rescale[I % kR]))...);
   }
 
   template <size_t kVector>
@@ -83,26 +105,33 @@ struct ValueTile {
     }
   }
 
-  // Accumulator i is row i / kVectors, vector i % kVectors.
+  // Accumulator i is row i % kRows, vector i / kRows.
   template <size_t... I, class... V>
   static HWY_INLINE void Multiply(const ValueProduct& p, Index row, float* out, Index col,
                                   Index begin, Index end, std::index_sequence<I...>, V... acc) {
     const F32 d;
+    if constexpr (kRows * kVectors >= 32) {
+      // Has the compiler align the frame, or what lies there would cross cache lines.
+      HWY_ALIGN float frame[hn::MaxLanes(F32())];
+      asm("" : : "r"(frame));
+    }
     const float* HWY_RESTRICT weights = p.p + row * p.p_row;
     const size_t n = hn::Lanes(d);
-    // This tile's share of the rows after `end` is asked for while these are computed.
+    // Asked for while these are computed: by a tile that reads pieces, its share of the rows after
+    // `end`; by one that reads whole rows, those of pages to come. Others the CPU sees coming.
+    const bool whole = static_cast<Index>(kV * n) >= p.columns;
+    const bool ask = row == 0 && !IsLong<T>(p) && (!whole || p.v.rows != nullptr);
     const Index share = col * (end - begin);
-    const bool pieces = row == 0 && !IsLong<T>(p) &&
-                        (static_cast<Index>(kV * n) < p.columns || p.v.rows != nullptr);
-    Ahead<T, kVectors> ahead(p, pieces ? end + share / p.columns : p.n, share % p.columns);
+    const Index from = whole ? begin + kKeysAhead : end + share / p.columns;
+    Ahead<T, kVectors> ahead(p, ask ? from : p.n, share % p.columns);
     for (Index j = begin; j < end; ++j) {
       const T* HWY_RESTRICT v = RowAt<T>(p.v, j);
       ahead.Ask();
-      ((acc = hn::MulAdd(hn::Set(d, weights[static_cast<Index>(I / kV) * p.p_row + j]),
-                         Load<I % kV>(v, col), acc)),
+      ((acc = hn::MulAdd(hn::Set(d, weights[static_cast<Index>(I % kR) * p.p_row + j]),
+                         Load<I / kR>(v, col), acc)),
        ...);
     }
-    (hn::StoreU(acc, d, out + static_cast<Index>(I / kV) * p.out_row + (I % kV) * n), ...);
+    (hn::StoreU(acc, d, out + static_cast<Index>(I % kR) * p.out_row + (I / kR) * n), ...);
   }
 };
 
@@ -136,20 +165,20 @@ Index ValueColumns(const ValueProduct& p, Index row, Index col, Index col_end, I
 template <class T, int kRows, int kWidest>
 void ValueRows(const ValueProduct& p, Index row, Index col, Index col_end, Index begin, Index end) {
   col = ValueColumns<T, kRows, kWidest>(p, row, col, col_end, begin, end);
+  if constexpr (kWidest > 4) col = ValueColumns<T, kRows, 4>(p, row, col, col_end, begin, end);
   if constexpr (kWidest > 2) col = ValueColumns<T, kRows, 2>(p, row, col, col_end, begin, end);
   ValueColumns<T, kRows, 1>(p, row, col, col_end, begin, end);
 }
 
-// Several tiles read the same keys, each a piece of every row: a chunk of keys at a time, which
-// stays in L1. The CPU's prefetchers follow what is read in order and not such pieces, so each
-// chunk is asked for in order while the one before it is computed. Of long rows a chunk has only
-// kLongKeys, and a piece of their columns: so many rows in step the prefetchers follow.
+// Where several tiles read the same keys, each a piece of every row: a chunk of keys at a time,
+// which stays in L1. The CPU's prefetchers follow what is read in order and not such pieces, so
+// each chunk is asked for in order while the one before it is computed. Of long rows a chunk has
+// only kLongKeys, and a piece of their columns: so many rows in step the prefetchers follow.
 inline void ValueProductOf(const ValueProduct& p) {
   ForType(p.v.type, [&](auto t) HWY_ATTR {
     using T = decltype(t);
-    const Index keys =
-        IsLong<T>(p) ? kLongKeys
-                     : HWY_MAX(kValueChunk / HWY_MAX(BytesOf<T>(p.columns), Index{1}), Index{4});
+    const bool whole = IsWhole<T>(p);
+    const Index keys = IsLong<T>(p) ? kLongKeys : KeysOf<T>(p, whole ? kWholeChunk : kValueChunk);
     const Index columns =
         IsLong<T>(p) ? kValueChunk / kLongKeys / Index{sizeof(T)} : HWY_MAX(p.columns, Index{1});
     Index begin = 0;
@@ -158,6 +187,12 @@ inline void ValueProductOf(const ValueProduct& p) {
       for (Index col = 0; col < p.columns; col += columns) {
         const Index col_end = HWY_MIN(col + columns, p.columns);
         Index row = 0;
+        if constexpr (kWholeRows<T>) {
+          for (; whole && row + 4 <= p.rows; row += 4)
+            ValueRows<T, 4, 8>(p, row, col, col_end, begin, end);
+          for (; whole && row + 2 <= p.rows; row += 2)
+            ValueRows<T, 2, 8>(p, row, col, col_end, begin, end);
+        }
         if constexpr (RAPT_MANY_REGISTERS) {
           for (; row + 8 <= p.rows; row += 8)
             ValueRows<T, 8, kTogether<T> == 2 ? 2 : 3>(p, row, col, col_end, begin, end);
