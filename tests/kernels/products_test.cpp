@@ -261,42 +261,54 @@ TEST(DotProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
 }
 
 template <class T>
+void check_value_product(const kernels::Kernels& kernel, Index rows, Index columns, Index n,
+                         Random& random) {
+  const Edge edge = random.percent(50) ? Edge::end : Edge::start;
+  Tensor<float> p({rows, n}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
+  Tensor<float> v({n, columns});
+  Tensor<float> out({rows, columns}, {{}, 1, random.percent(50) ? 0 : 2, 0, 0, edge});
+  fill_integers(p, random);
+  fill_integers(v, random);
+  fill_integers(out, random);
+  const Tensor<T> stored = stored_as<T>(v, random.percent(50) ? 0 : 5, edge);
+  const std::vector<const void*> v_rows = rows_of(stored);
+  const std::vector<float> before = out.values();
+  std::vector<float> rescale;
+  for (Index r = 0; r < rows; ++r) rescale.push_back(random.pick({0.0f, 0.5f, 1.0f}));
+  kernel.value_product({.p = p.data(),
+                        .p_row = p.strides()[0],
+                        .v = stored_rows(stored, v_rows, random),
+                        .out = out.data(),
+                        .out_row = out.strides()[0],
+                        .rescale = rescale.data(),
+                        .rows = rows,
+                        .n = n,
+                        .columns = columns});
+  for (Index r = 0; r < rows; ++r) {
+    for (Index x = 0; x < columns; ++x) {
+      float want =
+          before[static_cast<std::size_t>(r * columns + x)] * rescale[static_cast<std::size_t>(r)];
+      for (Index j = 0; j < n; ++j) want += p[r * n + j] * v[j * columns + x];
+      ASSERT_EQ(out[r * columns + x], want)
+          << r << " of " << rows << ", " << x << " of " << columns << ", " << n << " keys";
+    }
+  }
+  ASSERT_TRUE(out.gaps_unchanged());
+}
+
+template <class T>
 void check_value_product(const kernels::Kernels& kernel, std::uint64_t seed) {
   Random random(seed);
   for (Index rows = 1; rows <= 9; ++rows) {
-    for (Index columns = 1; columns <= 9 * kernel.lanes; columns += 1 + columns / 9) {
-      const Edge edge = random.percent(50) ? Edge::end : Edge::start;
-      const Index n = random.between(0, 9);
-      Tensor<float> p({rows, n}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
-      Tensor<float> v({n, columns});
-      Tensor<float> out({rows, columns}, {{}, 1, random.percent(50) ? 0 : 2, 0, 0, edge});
-      fill_integers(p, random);
-      fill_integers(v, random);
-      fill_integers(out, random);
-      const Tensor<T> stored = stored_as<T>(v, random.percent(50) ? 0 : 5, edge);
-      const std::vector<const void*> v_rows = rows_of(stored);
-      const std::vector<float> before = out.values();
-      std::vector<float> rescale;
-      for (Index r = 0; r < rows; ++r) rescale.push_back(random.pick({0.0f, 0.5f, 1.0f}));
-      kernel.value_product({.p = p.data(),
-                            .p_row = p.strides()[0],
-                            .v = stored_rows(stored, v_rows, random),
-                            .out = out.data(),
-                            .out_row = out.strides()[0],
-                            .rescale = rescale.data(),
-                            .rows = rows,
-                            .n = n,
-                            .columns = columns});
-      for (Index r = 0; r < rows; ++r) {
-        for (Index x = 0; x < columns; ++x) {
-          float want = before[static_cast<std::size_t>(r * columns + x)] *
-                       rescale[static_cast<std::size_t>(r)];
-          for (Index j = 0; j < n; ++j) want += p[r * n + j] * v[j * columns + x];
-          ASSERT_EQ(out[r * columns + x], want)
-              << r << " of " << rows << ", " << x << " of " << columns << ", " << n << " keys";
-        }
-      }
-      ASSERT_TRUE(out.gaps_unchanged());
+    for (Index columns = 1; columns <= 9 * kernel.lanes; columns += 1 + columns / 9)
+      check_value_product<T>(kernel, rows, columns, random.between(0, 9), random);
+  }
+  // As wide as tiles are, and many keys, of which some tiles read so many bytes at a time.
+  constexpr Index kChunk = 1 << 17;
+  for (const Index rows : {1, 3, 4, 9}) {
+    for (const Index columns : {4 * kernel.lanes, 8 * kernel.lanes}) {
+      const Index keys = kChunk / (columns * static_cast<Index>(sizeof(T)));
+      check_value_product<T>(kernel, rows, columns, keys + 3, random);
     }
   }
 }
