@@ -64,8 +64,8 @@ struct DotProduct {
   bool pairs = false;  // a and b are of pairs: a_row and inner count them
 };
 
-// Bytes of v that value_product reads at a time: half of a small L1. It asks for the next ones
-// meanwhile, and its caller for the first.
+// Bytes of v that value_product reads at a time, where its tiles read pieces of rows: half of a
+// small L1. It asks for the next ones meanwhile, and its caller for the first.
 inline constexpr Index kValueChunk = 1 << 14;
 
 // out[r, x] = out[r, x] * rescale[r] + sum_j p[r, j] v[j][x]
