@@ -65,7 +65,8 @@ tiles::BackwardPlan plan_backward(const tiles::BackwardProblem& problem) {
   if (plan.pairs()) plan.tile = &kernels->tiles[0];  // a row's tile is of floats
   const Index columns = plan.tile->columns;
   const Index in_place = tiles::sums_in_place(problem, plan);
-  const Index block_q = tile_rows(p, columns);
+  const Index block_q =
+      std::min(ceil_div(blocks.block_q, columns) * columns, tile_rows(p, columns));
 
   Wide tasks = 0, unit_floats = 0;
   for (const Run& run : p.kv_heads == 0 ? std::vector<Run>() : runs_of(p)) {
