@@ -70,10 +70,12 @@ struct RegisterTile {
       ((acc = hn::Mul(acc, alpha)), ...);
     }
     const bool whole = p.c_column == 1 && p.columns == static_cast<Index>(kV * n);
-    if (whole && p.beta == nullptr) {
-      (hn::StoreU(acc, d, c + static_cast<Index>(I / kV) * p.c_row + (I % kV) * n), ...);
+    const Index c_row = p.c_row;
+    const float* const beta = p.beta;
+    if (whole && beta == nullptr) {
+      (hn::StoreU(acc, d, c + static_cast<Index>(I / kV) * c_row + (I % kV) * n), ...);
     } else if (whole) {
-      (Update(acc, p.beta + (I % kV) * n, c + static_cast<Index>(I / kV) * p.c_row + (I % kV) * n),
+      (Update(acc, beta + (I % kV) * n, c + static_cast<Index>(I / kV) * c_row + (I % kV) * n),
        ...);
     } else {
       HWY_ALIGN float tile[kRows * kV * hn::MaxLanes(d)];  // [kRows, NR]
@@ -111,14 +113,19 @@ HWY_INLINE void AllRows(const TileProduct& p) {
   }(std::make_index_sequence<kMaxRows>());
   const Index columns = kVectors * Lanes();
   const Index tiles = (p.rows + kMaxRows - 1) / kMaxRows;
+  if (tiles == 0) return;
+  const Index low = p.rows / tiles, higher = p.rows % tiles;
+  const Index ask[2] = {(p.next[0].rows + tiles - 1) / tiles, (p.next[1].rows + tiles - 1) / tiles};
   const float* a = p.a;
   float* c = p.c;
-  for (Index tile = 0, row = 0; tile < tiles; ++tile) {
-    const Index rows = (p.rows - row + tiles - tile - 1) / (tiles - tile);
+  for (Index tile = 0; tile < tiles; ++tile) {
+    const Index rows = low + (tile < higher);
     // A few lines beside each tile: many at once would hold up its loads.
-    for (const NextRows& next : p.next) {
+    for (int w = 0; w < 2; ++w) {
+      const NextRows& next = p.next[w];
       constexpr Index kLine = 64;
-      for (Index i = next.rows * tile / tiles; i < next.rows * (tile + 1) / tiles; ++i) {
+      const Index to = HWY_MIN(next.rows, (tile + 1) * ask[w]);
+      for (Index i = tile * ask[w]; i < to; ++i) {
         for (Index byte = 0; byte < next.row_bytes; byte += kLine)
           PrefetchToL2(next.first + i * next.stride + byte);
       }
@@ -134,7 +141,6 @@ HWY_INLINE void AllRows(const TileProduct& p) {
     kTiles[static_cast<size_t>(rows - 1)](p, a, c);
     a += rows * p.a_row;
     c += rows * p.c_row;
-    row += rows;
   }
 }
 

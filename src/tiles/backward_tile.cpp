@@ -83,8 +83,10 @@ BackwardTile::BackwardTile(const BackwardProblem& problem, const BackwardPlan& p
       rows_(unit) {
   // What fills up panels is never written again.
   for (Loaded* loaded : {&buffers_.q, &buffers_.dout}) {
-    std::fill_n(loaded->data, cut.block_q * loaded->row, 0.0f);
-    std::fill_n(loaded->zeroed, cut.block_q * loaded->row, 0.0f);
+    for (Index r = 0; r < cut.block_q; ++r) {
+      for (float* rows : {loaded->data, loaded->zeroed})
+        std::fill(rows + r * loaded->row + loaded->depth, rows + (r + 1) * loaded->row, 0.0f);
+    }
   }
   std::fill_n(buffers_.ones, tile_.columns, 1.0f);
 }
@@ -119,8 +121,12 @@ void BackwardTile::load(const Rows& rows) {
   load(buffers_.q, p.q);
   load(buffers_.dout, problem_.grad_out);
   for (Index r = 0; r < rows.count; ++r) {
-    read_row(kernel_, problem_.grad_out, rows.at(problem_.grad_out, r), p.d_v, b.rows_copy);
-    b.delta[r] = delta_of(problem_, kernel_, rows, r, b.rows_copy, b.rows_copy + p.d_v);
+    const float* dout = b.dout.data + r * b.dout.row;
+    if (pairs_) {  // there it is no row of floats
+      read_row(kernel_, problem_.grad_out, rows.at(problem_.grad_out, r), p.d_v, b.rows_copy);
+      dout = b.rows_copy;
+    }
+    b.delta[r] = delta_of(problem_, kernel_, rows, r, dout, b.rows_copy + p.d_v);
     b.lse[r] = *rows.at(problem_.lse, r);
   }
   dropout_.load(rows);
