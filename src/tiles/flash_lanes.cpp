@@ -293,8 +293,13 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
   const ScoreUnits units(p);
   const Ahead ahead(plan, task.next);
 
+  const auto reach = [&](Index panel) {
+    return reachable_keys(rows.part(panel * columns, columns)).end;
+  };
+  Index first = 0;  // panel that reaches the block: those before it do not, nor any later block
   for (Index begin = task.keys.begin; begin < task.keys.end; begin += block_kv) {
     const Keys block{begin, std::min(begin + block_kv, task.keys.end)};
+    while (first < panels && reach(first) <= begin) ++first;
     const Operand k = numbers.k(read_k, block);
     const Operand v = numbers.v(kernel, read_v, block);
     // What is asked for meanwhile, each panel a share: the next block, or the next task.
@@ -308,10 +313,12 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                                                 : next_rows(v.stored, bytes_of_row(p.v.type, p.d_v),
                                                             block, coming),
                             next_out = last_block ? ahead.out : kernels::NextRows{};
-    for (Index panel = 0; panel < panels; ++panel) {
+    for (Index panel = first; panel < panels; ++panel) {
       const Rows part = rows.part(panel * columns, columns);
-      const Index reachable = reachable_keys(part).end - begin;
-      if (reachable <= 0) continue;
+      const auto share = [&](const kernels::NextRows& next) {
+        return share_of(next, panel - first, panels - first);
+      };
+      const Index reachable = reach(panel) - begin;
       // Whole elements: masked, where they are beyond reach.
       const Keys keys{begin, std::min(block.end, begin + round_up(reachable, Numbers::kNumbers))};
       const Index n = keys.count();
@@ -335,7 +342,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                .columns = columns,
                .alpha = 1.0f,
                .beta = nullptr,
-               .next = {share_of(next_k, panel, panels), share_of(next_q, panel, panels)}});
+               .next = {share(next_k), share(next_q)}});
 
       // p[j, r] = exp(s - max)
       const bool masked = covered.whole < n;
@@ -376,7 +383,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                .columns = columns,
                .alpha = 1.0f,
                .beta = buffers.rescale,
-               .next = {share_of(next_v, panel, panels), share_of(next_out, panel, panels)}});
+               .next = {share(next_v), share(next_out)}});
       if (care) {
         Numbers::unpack_weights(buffers.s, n, columns);
         numbers.not_finite().add(n, covered.whole, part.count, buffers.s, buffers.bias, 1, columns,

@@ -1,5 +1,5 @@
-// The bias of a tile whose lanes are rows: filled row by row, as masks and biases lie in memory,
-// and transposed.
+// The bias of a tile whose lanes are rows: computed in them, or filled row by row, as masks and
+// biases lie in memory, and transposed.
 #pragma once
 
 #include <algorithm>
@@ -20,6 +20,7 @@ class LaneBias {
   // Writes bias[j * stride + r], and 0 for the columns of the panel that have no row.
   void fill(const kernels::Kernels& kernel, const Rows& rows, Keys keys, float* bias,
             Index stride) const {
+    if (fill_lanes(rows, keys, bias, stride, columns_)) return;
     std::fill(rows_ + rows.count * kKeys, rows_ + columns_ * kKeys, 0.0f);
     for (Index r = 0; r < columns_; ++r) pointers_[r] = rows_ + r * kKeys;
     for (Index begin = keys.begin; begin < keys.end; begin += kKeys) {

@@ -1,6 +1,7 @@
 // The mask kinds. Each says, for a tile of rows x keys, how it covers the tile, and applies itself
-// to the bias of the tile. To add a kind: one struct here, one place in AllKinds (a mask by
-// position: in Positions), its option in AttentionProblem.
+// to the bias of the tile; those that read nothing, also to one whose lanes are rows. To add a
+// kind: one struct here, one place in AllKinds (a mask by position: in Positions), its option in
+// AttentionProblem.
 #include "tiles/mask.hpp"
 
 #include <algorithm>
@@ -20,6 +21,13 @@ struct Tile {
   float* bias;
   Index stride;
   float* row(Index r) const { return bias + r * stride; }
+};
+
+// The same with a lane for each row, and lanes beyond the rows, whose bias stays 0.
+struct Lanes {
+  float* bias;
+  Index stride, columns;
+  float* key(Index j) const { return bias + j * stride; }
 };
 
 // The bias of a pair. Without a branch, which no CPU predicts for any mask, and so in vectors.
@@ -50,6 +58,18 @@ struct Alibi {
       const auto distance = static_cast<float>(keys.begin - rows.position(r));
       float* to = tile.row(r);
       for (int j = 0; j < keys.count(); ++j) to[j] += slope * (distance + static_cast<float>(j));
+    }
+  }
+  static void apply_in_lanes(const Rows& rows, Keys keys, const Lanes& tile) {
+    float slope[kernels::kMaxColumns] = {}, distance[kernels::kMaxColumns] = {};
+    for (Index r = 0; r < rows.count; ++r) {
+      slope[r] = rows.of_head(rows.problem->slopes, r);
+      distance[r] = static_cast<float>(keys.begin - rows.position(r));
+    }
+    for (int j = 0; j < keys.count(); ++j) {
+      float* to = tile.key(j);
+      for (Index r = 0; r < tile.columns; ++r)
+        to[r] += slope[r] * (distance[r] + static_cast<float>(j));
     }
   }
 };
@@ -240,6 +260,28 @@ struct Positions {
       none(std::max(own.end - keys.begin, prefix), keys.count());
     }
   }
+  static void apply_in_lanes(const Rows& rows, Keys keys, const Lanes& tile) {
+    const auto in_tile = [&](Index key) {
+      return static_cast<float>(std::clamp(key - keys.begin, Index{0}, keys.count()));
+    };
+    // As floats, which compilers compare in vectors as they stand here.
+    float begin[kernels::kMaxColumns], end[kernels::kMaxColumns];
+    std::fill_n(begin, tile.columns, 0.0f);
+    std::fill_n(end, tile.columns, in_tile(keys.end));
+    for (Index r = 0; r < rows.count; ++r) {
+      const Keys own = attended(rows, rows.position(r));
+      begin[r] = in_tile(own.begin);
+      end[r] = in_tile(own.end);
+    }
+    const float last_begin = begin[rows.count - 1], first_end = end[0];
+    for (Index j = 0; j < keys.count(); ++j) {
+      const auto key = static_cast<float>(j);
+      if (keys.begin + j < rows.problem->prefix || (last_begin <= key && key < first_end)) continue;
+      float* to = tile.key(j);
+      for (Index r = 0; r < tile.columns; ++r)
+        to[r] = if_attended((begin[r] <= key) & (key < end[r]), to[r]);
+    }
+  }
 };
 
 template <class... Kinds>
@@ -253,6 +295,10 @@ struct KindList {
 // In the order of the contract: what adds comes before what selects.
 using AllKinds =
     KindList<Alibi, AdditiveBias, BooleanMask, Segments, Tree, Positions<Causal, Window, Chunk>>;
+
+template <class Kind>
+constexpr bool kInLanes =
+    requires(const Rows& rows, const Lanes& tile) { Kind::apply_in_lanes(rows, Keys(), tile); };
 
 }  // namespace
 
@@ -276,6 +322,18 @@ Cover cover(const Rows& rows, Keys keys) {
     all = {one.none, std::min(all.whole, one.whole)};
   });
   return all;
+}
+
+bool fill_lanes(const Rows& rows, Keys keys, float* bias, Index stride, Index columns) {
+  const Lanes tile{bias, stride, columns};
+  bool every = true;
+  AllKinds::for_each_given(*rows.problem, [&](auto kind) { every &= kInLanes<decltype(kind)>; });
+  if (!every) return false;
+  for (Index j = 0; j < keys.count(); ++j) std::fill_n(tile.key(j), columns, 0.0f);
+  AllKinds::for_each_given(*rows.problem, [&](auto kind) {
+    if constexpr (kInLanes<decltype(kind)>) kind.apply_in_lanes(rows, keys, tile);
+  });
+  return true;
 }
 
 void fill_bias(const Rows& rows, Keys keys, float* bias, Index stride) {

@@ -30,5 +30,8 @@ Cover cover(const Rows& rows, Keys keys);
 // Writes bias[r * stride + j] for the pairs of the tile: what is added to the scaled score, -inf
 // where a pair is not attended.
 void fill_bias(const Rows& rows, Keys keys, float* bias, Index stride);
+// The same with rows in lanes, bias[j * stride + r], and 0 for columns that have no row. Where a
+// mask of the problem lies in memory, row by row, it writes nothing and returns false.
+bool fill_lanes(const Rows& rows, Keys keys, float* bias, Index stride, Index columns);
 
 }  // namespace rapt::tiles
