@@ -19,6 +19,7 @@
 #include <cstring>
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include "tiles/dropout.hpp"
 #include "tiles/lane_bias.hpp"
@@ -161,6 +162,7 @@ struct Buffers {
   float *qt, *ot;            // [panels, d_k, NR], [panels, d_v, NR]
   float *row_max, *row_sum;  // [panels, NR]
   float* rescale;            // [NR]
+  const float** beta;        // [panels] of ot: rescale, or null while nothing is there
   float *s, *bias;           // [block_kv, NR]
   float* row_copy;           // [NR, d_k] or [NR, d_v], of q or out
   const float** q_rows;      // [NR]
@@ -180,6 +182,7 @@ struct Buffers {
     row_max = workspace.floats(panels * columns);
     row_sum = workspace.floats(panels * columns);
     rescale = workspace.floats(columns);
+    beta = workspace.pointers<const float>(panels);
     s = workspace.floats(cut.block_kv * columns);
     bias = workspace.floats(cut.block_kv * columns);
     const bool copies = p.q.type != Type::f32 || p.out.type != Type::f32;
@@ -273,9 +276,9 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
 
   for (Index panel = 0; panel < panels; ++panel) {
     const Rows part = rows.part(panel * columns, columns);
-    for (Index r = 0; r < part.count; ++r) {
-      buffers.q_rows[r] = Numbers::q_row(p, kernel, part.at(p.q, r), buffers.row_copy + r * p.d_k);
-    }
+    const auto q = part.of(p.q);
+    for (Index r = 0; r < part.count; ++r)
+      buffers.q_rows[r] = Numbers::q_row(p, kernel, q(r), buffers.row_copy + r * p.d_k);
     kernel.pack_rows({.source = buffers.q_rows,
                       .stride = Numbers::q_stride(p),
                       .rows = part.count,
@@ -287,8 +290,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
   std::fill_n(buffers.row_max, panels * columns, -std::numeric_limits<float>::infinity());
   std::fill_n(buffers.row_sum, panels * columns, 0.0f);
   begin_rows(task, buffers.row_max, buffers.row_sum);
-  std::fill_n(buffers.ot, panels * p.d_v * columns, 0.0f);
-
+  std::fill_n(buffers.beta, panels, nullptr);
   std::fill_n(buffers.rescale, columns, 0.0f);
   const ScoreUnits units(p);
   const Ahead ahead(plan, task.next);
@@ -382,7 +384,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                .inner = elements(n),
                .columns = columns,
                .alpha = 1.0f,
-               .beta = buffers.rescale,
+               .beta = std::exchange(buffers.beta[panel], buffers.rescale),
                .next = {share(next_v), share(next_out)}});
       if (care) {
         Numbers::unpack_weights(buffers.s, n, columns);
@@ -401,12 +403,15 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
   const bool direct = last && p.out.type == Type::f32;
   for (Index panel = 0; panel < panels; ++panel) {
     const Rows part = rows.part(panel * columns, columns);
+    float* ot = buffers.ot + panel * p.d_v * columns;
+    if (buffers.beta[panel] == nullptr) std::fill_n(ot, p.d_v * columns, 0.0f);
+    const auto out = part.of(p.out);
     for (Index r = 0; r < part.count; ++r) {
-      buffers.out_rows[r] = direct ? reinterpret_cast<float*>(part.at(p.out, r))
+      buffers.out_rows[r] = direct ? reinterpret_cast<float*>(out(r))
                             : last ? buffers.row_copy + r * p.d_v
                                    : task.partial.out + (panel * columns + r) * p.d_v;
     }
-    kernel.unpack_rows({.panel = buffers.ot + panel * p.d_v * columns,
+    kernel.unpack_rows({.panel = ot,
                         .columns = columns,
                         .divisor = last ? buffers.row_sum + panel * columns : buffers.rescale,
                         .rows = part.count,
@@ -415,7 +420,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                         .stride = direct ? p.out.column_stride / bytes_of(Type::f32) : 1});
     if (!last || direct) continue;
     for (Index r = 0; r < part.count; ++r)
-      write_row(kernel, p.out, buffers.row_copy + r * p.d_v, p.d_v, part.at(p.out, r));
+      write_row(kernel, p.out, buffers.row_copy + r * p.d_v, p.d_v, out(r));
   }
   if (last) write_lse(rows, buffers.row_max, buffers.row_sum);
 }

@@ -13,8 +13,13 @@ struct Rows {
   Sequence sequence;
   Index kv_head, first, count;
 
-  Index query(Index r) const { return (first + r) / problem->group; }
-  Index head(Index r) const { return kv_head * problem->group + (first + r) % problem->group; }
+  // Divisions take as long as all else here, and most problems need none.
+  Index query(Index r) const {
+    return problem->group == 1 ? first + r : (first + r) / problem->group;
+  }
+  Index head(Index r) const {
+    return problem->group == 1 ? kv_head : kv_head * problem->group + (first + r) % problem->group;
+  }
   // What row r is to masks by position: it sees itself at key position(r).
   Index position(Index r) const { return query(r) + sequence.q_offset; }
   Index first_position() const { return position(0); }
@@ -24,11 +29,20 @@ struct Rows {
     return {problem, sequence, kv_head, first + begin, std::min(n, count - begin)};
   }
 
-  // Element [head, query] of an array like q.
+  // Where element [head, query] of an array like q lies, of any row r. The batch element is looked
+  // up here, once for all of them.
+  template <class T>
+  auto of(const Array<T>& array) const {
+    T* const element =
+        problem->batch.element(array, sequence.number) + sequence.first_query * array.row_stride;
+    return [rows = *this, element, head_stride = array.head_stride,
+            row_stride = array.row_stride](Index r) {
+      return element + rows.head(r) * head_stride + rows.query(r) * row_stride;
+    };
+  }
   template <class T>
   T* at(const Array<T>& array, Index r) const {
-    return problem->batch.element(array, sequence.number) + head(r) * array.head_stride +
-           (sequence.first_query + query(r)) * array.row_stride;
+    return of(array)(r);
   }
   // Element [head] of an array like sinks.
   template <class T>

@@ -150,8 +150,9 @@ void write_rows(const AttentionPlan& plan, const Rows& rows, const State& state)
 void write_lse(const Rows& rows, const float* row_max, const float* row_sum) {
   if (!rows.problem->lse) return;
   const ScoreUnits units(*rows.problem);
+  const auto lse = rows.of(rows.problem->lse);
   for (Index r = 0; r < rows.count; ++r) {
-    *rows.at(rows.problem->lse, r) =
+    *lse(r) =
         row_sum[r] == 0.0f ? -kInfinity : row_max[r] * units.exponent_scale + std::log(row_sum[r]);
   }
 }

@@ -248,17 +248,19 @@ class NotFinite {
   }
 
  private:
-  // Without a branch in the loop, so that it runs in vectors.
+  // Without a branch in the loop, so that it runs in vectors: the exponent's lowest bit, added,
+  // carries into the sign where all of its bits are set.
   template <class Bits>
   static bool any_in(const void* key, Index depth, Bits exponent) {
+    const auto lowest = static_cast<Bits>(exponent & -exponent);
     Bits found = 0;
     for (Index x = 0; x < depth; ++x) {
       Bits bits;
       std::memcpy(&bits, static_cast<const std::byte*>(key) + x * Index{sizeof(bits)},
                   sizeof(bits));
-      found = static_cast<Bits>(found | ((bits & exponent) == exponent ? 1 : 0));
+      found = static_cast<Bits>(found | ((bits & exponent) + lowest));
     }
-    return found != 0;
+    return found > std::numeric_limits<Bits>::max() / 2;
   }
   bool any_in(const void* key) const {
     switch (v_.type) {
