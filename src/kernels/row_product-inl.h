@@ -32,6 +32,17 @@ HWY_INLINE void AddColumns(const RowProduct& p, Index x, float* c, std::index_se
   }
 }
 
+// Columns before the first whose b begins a vector's worth of bytes, where that is so in all rows:
+// a vector that lies across lines asks for both.
+template <class T>
+HWY_INLINE Index ColumnsToAlign(const RowProduct& p) {
+  const Index bytes = BytesOf<T>(Lanes());
+  if (p.b.rows != nullptr || p.b.stride % bytes != 0) return 0;
+  const auto beyond =
+      static_cast<Index>(reinterpret_cast<std::uintptr_t>(p.b.first) % static_cast<size_t>(bytes));
+  return beyond == 0 ? 0 : HWY_MIN((bytes - beyond) / BytesOf<T>(1), p.columns);
+}
+
 // Rows [x, x + streams) of b times their elements of each row of a. Those of a single row,
 // `factors`, stay in registers.
 template <class T, size_t... I, class... V>
@@ -44,7 +55,18 @@ HWY_INLINE void AddRows(const RowProduct& p, Index x, std::index_sequence<I...>,
     const Index next = row + static_cast<Index>(sizeof...(I));
     if (next < p.inner) PrefetchToL2(RowAt<T>(p.b, next), col);
   };
-  Index col = 0;
+  const auto few = [&](Index col, Index columns) HWY_ATTR {
+    if (columns == 0) return;
+    for (Index r = 0; r < p.rows; ++r) {
+      const float* a = p.a + r * p.a_row + x;
+      float* c = p.c + r * p.c_row + col;
+      V32 sum = LoadTail(c, columns);
+      ((sum = hn::MulAdd(hn::Set(d, a[I]), LoadWideTail(b[I], col, columns), sum)), ...);
+      StoreTail(sum, c, columns);
+    }
+  };
+  Index col = ColumnsToAlign<T>(p);
+  few(0, col);
   for (; col + n <= p.columns; col += n) {
     if (p.from_memory && BytesOf<T>(col) % kLine < BytesOf<T>(n))
       (ask_ahead(x + static_cast<Index>(I), col), ...);
@@ -56,15 +78,7 @@ HWY_INLINE void AddRows(const RowProduct& p, Index x, std::index_sequence<I...>,
       AddColumns(p, x, p.c + col, std::index_sequence<I...>(), LoadWide(b[I], col)...);
     }
   }
-  const Index rest = p.columns - col;
-  if (rest == 0) return;
-  for (Index r = 0; r < p.rows; ++r) {
-    const float* a = p.a + r * p.a_row + x;
-    float* c = p.c + r * p.c_row + col;
-    V32 sum = LoadTail(c, rest);
-    ((sum = hn::MulAdd(hn::Set(d, a[I]), LoadWideTail(b[I], col, rest), sum)), ...);
-    StoreTail(sum, c, rest);
-  }
+  few(col, p.columns - col);
 }
 
 template <class T, size_t... I>

@@ -17,8 +17,24 @@ namespace {
 constexpr Index kRows = 8;
 constexpr Index kWaveFloats = Index{16} << 20;  // 64 MiB of sums at most, or one unit
 
+constexpr Index kPage = 4096 / bytes_of(Type::f32);
+
 Index sums_row(const GemmPlan& plan) { return copy_row(plan.block_n); }
-Index sums_floats(const GemmPlan& plan) { return plan.problem.m * sums_row(plan); }
+Index sums_floats(const GemmPlan& plan) { return plan.problem.m * sums_row(plan) + kPage; }
+
+// The sums of a block, in their memory: as far into a line as their columns of b, so that vectors
+// of both lie in one. Those of one row eight lines behind b in a page, or a CPU would take a load
+// of b for what was just stored at the same place of another page; more rows then lose, in sets of
+// L1.
+template <class Float>
+Float* place_sums(const GemmProblem& p, const GemmBlock& block, Float* memory) {
+  constexpr Index kLineBytes = 64, kLine = kLineBytes / bytes_of(Type::f32), kBehind = 8 * kLine;
+  if (p.b.row_stride % kLineBytes != 0) return memory;
+  const auto columns = reinterpret_cast<std::uintptr_t>(place_b(p, block)) /
+                       static_cast<std::uintptr_t>(bytes_of(p.b.type));
+  const auto floats = reinterpret_cast<std::uintptr_t>(memory) / sizeof(float);
+  return memory + (columns - kBehind - floats) % (p.m == 1 ? kPage : kLine);
+}
 
 bool from_memory(const GemmProblem& p) {
   constexpr Index kLarge = 16 << 20;
@@ -120,8 +136,9 @@ Index pack_tasks(const GemmPlan& plan, Wave wave) {
 void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float* memory) {
   Workspace workspace(memory);
   const Buffers buffers(plan, workspace);
-  sum_slice(plan, block_of(plan, wave.first + task / slices(plan), 0), task % slices(plan), buffers,
-            shared + task * sums_floats(plan));
+  const GemmBlock block = block_of(plan, wave.first + task / slices(plan), 0);
+  sum_slice(plan, block, task % slices(plan), buffers,
+            place_sums(plan.problem, block, shared + task * sums_floats(plan)));
 }
 
 void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const float* shared,
@@ -131,10 +148,12 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
   const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
   for (Index i = 0; i < slices(plan); ++i) {
-    const float* sums = shared + ((unit - wave.first) * slices(plan) + i) * sums_floats(plan);
+    const float* sums =
+        place_sums(p, block, shared + ((unit - wave.first) * slices(plan) + i) * sums_floats(plan));
     if (in_pieces(p)) {
-      sum_slice(plan, block, i, buffers, buffers.sums);
-      sums = buffers.sums;
+      float* const own = place_sums(p, block, buffers.sums);
+      sum_slice(plan, block, i, buffers, own);
+      sums = own;
     }
     const bool first = i == 0 && p.beta == 0.0f;
     const float* from = sums + block.row * sums_row(plan);

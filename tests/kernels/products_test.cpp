@@ -338,20 +338,31 @@ void check_row_product(const kernels::Kernels& kernel, std::uint64_t seed) {
       fill_integers(c, random);
       const Tensor<T> stored = stored_as<T>(b, random.percent(50) ? 0 : 5, edge);
       const std::vector<const void*> b_rows = rows_of(stored);
+      // The columns from `first` on: rows that begin anywhere in a vector, alike or not.
+      const Index first = random.between(0, columns - 1);
+      kernels::StoredRows b_part = stored_rows(stored, b_rows, random);
+      std::vector<const void*> part_rows;
+      for (const void* row : b_rows) part_rows.push_back(static_cast<const T*>(row) + first);
+      if (b_part.rows == nullptr) {
+        b_part.first += first * static_cast<Index>(sizeof(T));
+      } else {
+        b_part.rows = part_rows.data();
+      }
       const std::vector<float> before = c.values();
       kernel.row_product({.a = a.data(),
                           .a_row = a.strides()[0],
-                          .b = stored_rows(stored, b_rows, random),
-                          .c = c.data(),
+                          .b = b_part,
+                          .c = c.data() + first,
                           .c_row = c.strides()[0],
                           .rows = rows,
                           .inner = inner,
-                          .columns = columns,
+                          .columns = columns - first,
                           .from_memory = random.percent(50)});
       for (Index r = 0; r < rows; ++r) {
         for (Index x = 0; x < columns; ++x) {
           float want = before[static_cast<std::size_t>(r * columns + x)];
-          for (Index j = 0; j < inner; ++j) want += a[r * inner + j] * b[j * columns + x];
+          for (Index j = 0; j < inner && x >= first; ++j)
+            want += a[r * inner + j] * b[j * columns + x];
           ASSERT_EQ(c[r * columns + x], want)
               << r << " of " << rows << ", " << x << " of " << columns << ", inner " << inner;
         }
