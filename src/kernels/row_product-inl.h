@@ -43,10 +43,28 @@ HWY_INLINE Index ColumnsToAlign(const RowProduct& p) {
   return beyond == 0 ? 0 : HWY_MIN((bytes - beyond) / BytesOf<T>(1), p.columns);
 }
 
+// Columns [col, col + columns), fewer than a vector, of rows [x, x + streams) of b. Not inlined, or
+// the loop over whole vectors would have no registers for its pointers.
+template <class T, size_t... I>
+HWY_NOINLINE void AddFew(const RowProduct& p, Index x, Index col, Index columns,
+                         std::index_sequence<I...>) {
+  const F32 d;
+  for (Index r = 0; r < p.rows; ++r) {
+    const float* a = p.a + r * p.a_row + x;
+    float* c = p.c + r * p.c_row + col;
+    V32 sum = LoadTail(c, columns);
+    ((sum = hn::MulAdd(hn::Set(d, a[I]),
+                       LoadWideTail(RowAt<T>(p.b, x + static_cast<Index>(I)), col, columns), sum)),
+     ...);
+    StoreTail(sum, c, columns);
+  }
+}
+
 // Rows [x, x + streams) of b times their elements of each row of a. Those of a single row,
 // `factors`, stay in registers.
 template <class T, size_t... I, class... V>
-HWY_INLINE void AddRows(const RowProduct& p, Index x, std::index_sequence<I...>, V... factors) {
+HWY_INLINE void AddRows(const RowProduct& p, Index x, std::index_sequence<I...> streams,
+                        V... factors) {
   const F32 d;
   const Index n = Lanes();
   constexpr Index kLine = 64;
@@ -55,30 +73,24 @@ HWY_INLINE void AddRows(const RowProduct& p, Index x, std::index_sequence<I...>,
     const Index next = row + static_cast<Index>(sizeof...(I));
     if (next < p.inner) PrefetchToL2(RowAt<T>(p.b, next), col);
   };
-  const auto few = [&](Index col, Index columns) HWY_ATTR {
-    if (columns == 0) return;
-    for (Index r = 0; r < p.rows; ++r) {
-      const float* a = p.a + r * p.a_row + x;
-      float* c = p.c + r * p.c_row + col;
-      V32 sum = LoadTail(c, columns);
-      ((sum = hn::MulAdd(hn::Set(d, a[I]), LoadWideTail(b[I], col, columns), sum)), ...);
-      StoreTail(sum, c, columns);
-    }
-  };
+  // Held here, since the compiler would read p's again after each store to c.
+  float* const c = p.c;
+  const Index columns = p.columns;
+  const bool from_memory = p.from_memory;
   Index col = ColumnsToAlign<T>(p);
-  few(0, col);
-  for (; col + n <= p.columns; col += n) {
-    if (p.from_memory && BytesOf<T>(col) % kLine < BytesOf<T>(n))
+  if (col > 0) AddFew<T>(p, x, 0, col, streams);
+  for (; col + n <= columns; col += n) {
+    if (from_memory && BytesOf<T>(col) % kLine < BytesOf<T>(n))
       (ask_ahead(x + static_cast<Index>(I), col), ...);
     if constexpr (sizeof...(V) > 0) {
-      V32 sum = hn::LoadU(d, p.c + col);
+      V32 sum = hn::LoadU(d, c + col);
       ((sum = hn::MulAdd(factors, LoadWide(b[I], col), sum)), ...);
-      hn::StoreU(sum, d, p.c + col);
+      hn::StoreU(sum, d, c + col);
     } else {
-      AddColumns(p, x, p.c + col, std::index_sequence<I...>(), LoadWide(b[I], col)...);
+      AddColumns(p, x, c + col, std::index_sequence<I...>(), LoadWide(b[I], col)...);
     }
   }
-  few(col, p.columns - col);
+  if (col < columns) AddFew<T>(p, x, col, columns - col, streams);
 }
 
 template <class T, size_t... I>
