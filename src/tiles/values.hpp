@@ -168,14 +168,7 @@ class KeyReader {
     Index page = keys.begin / size, in_page = keys.begin % size;
     for (Index j = keys.begin; j < keys.end; ++page, in_page = 0) {
       T* at = head + in_page * array.row_stride;
-      if (table_ != nullptr) {
-        constexpr Index kAhead = 8;  // pages from asking to use: they lie anywhere
-        const auto offset = [&](Index n) {
-          return table_[n * pages_.table.row_stride] * array.batch_stride[0];
-        };
-        at += offset(page);
-        if (j + kAhead * size < keys.end) __builtin_prefetch(head + offset(page + kAhead));
-      }
+      if (table_ != nullptr) at += table_[page * pages_.table.row_stride] * array.batch_stride[0];
       const Index n = std::min(keys.end - j, size - in_page);
       visit(j - keys.begin, at, n);
       j += n;
