@@ -343,10 +343,10 @@ void check_row_product(const kernels::Kernels& kernel, std::uint64_t seed) {
       kernels::StoredRows b_part = stored_rows(stored, b_rows, random);
       std::vector<const void*> part_rows;
       for (const void* row : b_rows) part_rows.push_back(static_cast<const T*>(row) + first);
-      if (b_part.rows == nullptr) {
-        b_part.first += first * static_cast<Index>(sizeof(T));
-      } else {
+      if (b_part.rows != nullptr) {
         b_part.rows = part_rows.data();
+      } else if (inner > 0) {
+        b_part.first += first * static_cast<Index>(sizeof(T));
       }
       const std::vector<float> before = c.values();
       kernel.row_product({.a = a.data(),
