@@ -42,11 +42,11 @@ class GemmCase : public Case {
   explicit GemmCase(const Shape& shape)
       : shape_(shape),
         s_(shape.gemm()),
-        a_(floats_of(Type::f32, shape.modifiers.batch * s_.m * s_.k)),
+        a_(floats_of(shape.a_type(), shape.modifiers.batch * s_.m * s_.k)),
         b_(floats_of(shape.modifiers.type, b_matrices() * s_.k * s_.n)),
         c_(floats_of(Type::f32, shape.modifiers.batch * s_.m * s_.n)) {
     const Modifiers& m = shape.modifiers;
-    fill_normal(a_.span(), 0);
+    fill_rows(operands().a, m.batch * s_.m * s_.k, 0);
     const StoredRows b = operands().b;
     if (m.type == Type::int8) {
       scales_.assign(static_cast<std::size_t>(s_.n), 1.0f / 32);
@@ -76,7 +76,7 @@ class GemmCase : public Case {
  private:
   std::int64_t b_matrices() const { return shape_.modifiers.one_b ? 1 : shape_.modifiers.batch; }
   GemmOperands operands() const {
-    return {a_.data(),
+    return {{shape_.a_type(), 1, reinterpret_cast<std::byte*>(a_.data())},
             {shape_.modifiers.type, 1, reinterpret_cast<std::byte*>(b_.data())},
             scales_.data(),
             bias_.empty() ? nullptr : bias_.data()};
@@ -98,12 +98,12 @@ class GemmCase : public Case {
                                       transposed ? rows : 1};
       return make(extents, strides);
     };
-    using A = View<const float, axis::Row, axis::Inner>;
+    using A = AnyView<const std::byte, axis::Row, axis::Inner>;
     using B = AnyView<const std::byte, axis::Inner, axis::Column>;
     using C = View<float, axis::Row, axis::Column>;
-    const StoredRows b = operands().b;
-    gemm(matrix([&](auto& e, auto& s) { return A(a_.data(), e, 3, s, 3); }, m.batch, s_.m, s_.k,
-                m.transposed_a),
+    const StoredRows a = operands().a, b = operands().b;
+    gemm(matrix([&](auto& e, auto& s) { return A(a.type, a.data, e, 3, s, 3); }, m.batch, s_.m,
+                s_.k, m.transposed_a),
          matrix([&](auto& e, auto& s) { return B(b.type, b.data, e, 3, s, 3); }, b_matrices(), s_.k,
                 s_.n, m.transposed_b),
          matrix([&](auto& e, auto& s) { return C(c_.data(), e, 3, s, 3); }, m.batch, s_.m, s_.n,

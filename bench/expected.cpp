@@ -106,7 +106,8 @@ Expected expected_gemm(const Shape& shape, const GemmOperands& operands, double 
     std::fill(c.begin(), c.end(), 0.0);
     std::fill(magnitude.begin(), magnitude.end(), 0.0);
     for (std::int64_t x = 0; x < s.k; ++x) {
-      const double factor = operands.a[batch * s.m * s.k + in(i, x, s.m, s.k, m.transposed_a)];
+      const double factor =
+          operands.a.at(batch * s.m * s.k + in(i, x, s.m, s.k, m.transposed_a), 0);
       for (std::int64_t column = 0; column < s.n; ++column) {
         const std::int64_t at = b_first + in(x, column, s.k, s.n, m.transposed_b);
         const double b = m.type == Type::int8

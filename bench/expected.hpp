@@ -31,14 +31,13 @@ struct Result {
 // Operands of a product that lie as the shape says: a [batch, m, k], b [batch, k, n], both or their
 // transposes; of an int8 b one scale for each column. c was 1 everywhere.
 struct GemmOperands {
-  const float* a;
-  StoredRows b;  // of one number
+  StoredRows a, b;  // of one number
   const float* b_scales;
   const float* bias;  // [n], or null
 };
 
-// Whole rows of c. A library that rounds each element of a first is allowed `between` for it,
-// relative to each.
+// Whole rows of c. A library that rounds each element of c, too, is allowed `between` for it,
+// relative to the magnitudes that it sums.
 Expected expected_gemm(const Shape& shape, const GemmOperands& operands, double between = 0);
 
 // Whole rows of out, among them the first and the last, from what is stored: rounding to a storage

@@ -117,18 +117,17 @@ struct Backward : Attention {
   bool trains() const { return layout.shape().modifiers.pass == rapt::bench::Pass::training; }
 };
 
-// Dense operands of a product, b in the type that its shape says: int8 columns would need scales.
+// Dense operands of a product, in the types that its shape says: int8 columns would need scales.
 struct Gemm {
   rapt::bench::Shape shape;
   rapt::bench::GemmSizes sizes;
-  const float* a;
-  rapt::bench::StoredRows b;
+  rapt::bench::StoredRows a, b;
   float* c;
 
-  Gemm(const char* name, const float* a, void* b, float* c)
+  Gemm(const char* name, void* a, void* b, float* c)
       : shape(rapt::bench::parse_shape(name)),
         sizes(shape.gemm()),
-        a(a),
+        a{shape.a_type(), 1, static_cast<std::byte*>(a)},
         b{shape.modifiers.type, 1, static_cast<std::byte*>(b)},
         c(c) {
     if (this->b.type != rapt::bench::plain_type(this->b.type))
@@ -193,14 +192,15 @@ RAPT_SHIM double rapt_bench_read_gbytes(int threads, const float* data, std::int
   return meter.best();
 }
 
-// Checks of a result that anyone computed. `between`: what the rounding of a, or of scores and
+// Checks of a result that anyone computed. `between`: what the rounding of c, or of scores and
 // weights, may cost, as in expected_gemm() and expected_attention().
-RAPT_SHIM const char* rapt_bench_check_gemm(const char* shape, const float* a, void* b, float* c,
+RAPT_SHIM const char* rapt_bench_check_gemm(const char* shape, void* a, void* b, float* c,
                                             double between) {
   return check([&] {
     const Gemm gemm(shape, a, b, c);
-    return compare(rapt::bench::expected_gemm(gemm.shape, {a, gemm.b, nullptr, nullptr}, between),
-                   rapt::Type::f32, c);
+    return compare(
+        rapt::bench::expected_gemm(gemm.shape, {gemm.a, gemm.b, nullptr, nullptr}, between),
+        rapt::Type::f32, c);
   });
 }
 
@@ -246,20 +246,24 @@ RAPT_SHIM const char* rapt_bench_check_layer(const LayerSizes* s, const float* t
   });
 }
 
-RAPT_SHIM std::int64_t rapt_bench_time_gemm(const char* shape, const float* a, void* b, float* c,
+RAPT_SHIM std::int64_t rapt_bench_time_gemm(const char* shape, void* a, void* b, float* c,
                                             int threads, const Stopwatch* watch) {
   return guarded([&] {
     const Gemm gemm(shape, a, b, c);
     const rapt::bench::GemmSizes s = gemm.sizes;
-    const std::int64_t extents[] = {s.k, s.n}, strides[] = {s.n, 1};
-    const rapt::AnyView<const std::byte, rapt::axis::Inner, rapt::axis::Column> b_view(
-        gemm.b.type, gemm.b.data, extents, 2, strides, 2);
+    const auto dense = [](auto view, const rapt::bench::StoredRows& from, std::int64_t rows,
+                          std::int64_t columns) {
+      const std::int64_t extents[] = {rows, columns}, strides[] = {columns, 1};
+      return decltype(view)(from.type, from.data, extents, 2, strides, 2);
+    };
+    using rapt::axis::Column, rapt::axis::Inner, rapt::axis::Row;
+    const auto a_view = dense(rapt::AnyView<const std::byte, Row, Inner>(), gemm.a, s.m, s.k);
+    const auto b_view = dense(rapt::AnyView<const std::byte, Inner, Column>(), gemm.b, s.k, s.n);
     std::int64_t runs = 0;
     rapt::bench::on_threads(threads, [&](const rapt::Executor& executor) {
       rapt::GemmOptions options;
       options.executor = &executor;
-      runs =
-          time_runs(*watch, [&] { rapt::gemm({a, {s.m, s.k}}, b_view, {c, {s.m, s.n}}, options); });
+      runs = time_runs(*watch, [&] { rapt::gemm(a_view, b_view, {c, {s.m, s.n}}, options); });
     });
     return runs;
   });

@@ -45,7 +45,7 @@ enum class Pass { forward, backward, training };
 // What follows the sizes, after '/'. shapes.txt says what each is.
 struct Modifiers {
   Type type = Type::f32;          // of k and v, or b
-  std::optional<Type> v, q, out;  // where they are not what follows from it
+  std::optional<Type> v, q, out;  // of v, q or a, out, where they are not what follows from it
 
   // Attention.
   bool causal = false;
@@ -92,6 +92,9 @@ inline constexpr auto kModifiers = [] {
     {"bf16", "storage", true, true, kNone, [](M& m, N&) { m.type = Type::bf16; }},
     {"f16", "storage", true, true, kNone, [](M& m, N&) { m.type = Type::f16; }},
     {"int8", "storage", true, true, kNone, [](M& m, N&) { m.type = Type::int8; }},
+    {"af32", "storage of a", true, false, kNone, [](M& m, N&) { m.q = Type::f32; }},
+    {"abf16", "storage of a", true, false, kNone, [](M& m, N&) { m.q = Type::bf16; }},
+    {"af16", "storage of a", true, false, kNone, [](M& m, N&) { m.q = Type::f16; }},
     {"int4", "storage", false, true, kNone, [](M& m, N&) { m.type = Type::int4; }},
     {"vf32", "storage of v", false, true, kNone, [](M& m, N&) { m.v = Type::f32; }},
     {"vbf16", "storage of v", false, true, kNone, [](M& m, N&) { m.v = Type::bf16; }},
@@ -221,6 +224,7 @@ struct Shape {
   }
 
   Type v_type() const { return modifiers.v.value_or(modifiers.type); }
+  Type a_type() const { return q_type(); }
   Type q_type() const { return modifiers.q.value_or(plain_type(modifiers.type)); }
   Type out_type() const { return modifiers.out.value_or(q_type()); }
   Type dout_type() const { return modifiers.dout.value_or(out_type()); }
@@ -317,8 +321,9 @@ struct Shape {
   double bytes() const {
     if (operation == Operation::gemm) {
       const GemmSizes s = gemm();
-      return streamed_bytes() + 4.0 * static_cast<double>(modifiers.batch) *
-                                    static_cast<double>(s.m * s.k + s.m * s.n);
+      return streamed_bytes() + static_cast<double>(modifiers.batch) *
+                                    static_cast<double>(s.m * row_bytes(a_type(), s.k) +
+                                                        s.m * row_bytes(Type::f32, s.n));
     }
     if (operation == Operation::layer) {
       const LayerSizes s = layer();

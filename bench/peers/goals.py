@@ -177,8 +177,7 @@ class Goals:
                 note = f"{row.gbytes:.3g} of {row.limit:.3g} GB/s" + (", in cache" if inside else "")
                 self.add("decode", f"{row.shape}, {of_threads}, of its bound", row.share, "%", goal, note=note)
             elif row.vs:
-                goal = 0.93 if row.operation == "prefill" else None
-                self.add("bf16", f"{row.shape}, {of_threads}, over f32", row.vs, "x", goal)
+                self.add("bf16", f"{row.shape}, {of_threads}, over f32", row.vs, "x", 0.93)
         if self.threads > 1:
             gain = rates[ONE_HEAD, self.threads] / rates[ONE_HEAD, 1]
             self.add("decode", f"{ONE_HEAD}, {self.threads} threads over 1", gain, "x")

@@ -30,7 +30,7 @@ ROUNDS = 3  # at least
 TURN = 0.08  # seconds that a variant computes in one round, if one run takes less
 LOSING = 1.3  # a variant that much slower than its peer's best after two rounds is timed no more
 BETWEEN = {"f32": 0.0, "bf16": 2.0**-8, "f16": 2.0**-11}
-"""Scores and weights, and a of a product, may be rounded to the storage type: most peers do, rapt does not."""
+"""Scores and weights, and c of a product, may be rounded to the storage type: most peers do, rapt does not."""
 LONG = 4e9  # operations from which a shape gets three times the time of others, for enough runs
 
 
@@ -86,7 +86,7 @@ def make_operands(shape: Shape) -> Operands:
 
     if shape.operation == "gemm":
         m, n, k = shape.sizes
-        return {"a": normal(m, k), "b": stored(normal(k, n), shape.storage)}
+        return {"a": stored(normal(m, k), shape.storage), "b": stored(normal(k, n), shape.storage)}
     if shape.operation == "layer":
         batch, seq, embedding, heads, depth = shape.sizes
 

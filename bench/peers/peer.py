@@ -16,8 +16,8 @@ STORED = {"f32": np.float32, "bf16": np.uint16, "f16": np.float16}
 """What NumPy holds the storage types in; of bf16, which it does not know, the bits."""
 
 Operands = dict[str, np.ndarray]
-"""Dense, f32 if nothing else is said. gemm: a [m, k], and in the storage type of the shape b [k, n]. Attention, in the
-storage type of the shape: q [batch, heads, seq_q, depth], kv [2, batch, kv_heads, seq_kv, depth]; so is the result. Of
+"""Dense, f32 if nothing else is said. gemm, in the storage type of the shape: a [m, k], b [k, n]; the result is f32.
+Attention, in that type: q [batch, heads, seq_q, depth], kv [2, batch, kv_heads, seq_kv, depth]; so is the result. Of
 gradients also dout like q, and the result is [4, batch, heads, seq_q, depth]: out, and those of q, k and v.
 layer: tokens [batch, seq, embedding], and in f64 w_q, w_k, w_v [heads, embedding, depth], w_o [heads, depth,
 embedding]."""

@@ -9,7 +9,7 @@ import ctypes
 from ctypes import POINTER, byref, c_int, c_int64, c_size_t, c_void_p
 
 import numpy as np
-from peer import Operands, Peer, Variant, file_of, stored
+from peer import Operands, Peer, Variant, file_of
 from shim import Shim
 
 from shapes import Shape
@@ -35,10 +35,10 @@ class OneDnn(Peer):
         self.stream = self._make("stream_create", self.engine, _IN_ORDER)
 
     def variants(self, shape: Shape, operands: Operands) -> list[Variant]:
-        """Of a and b in the type of b; c is f32."""
+        """c is f32."""
         if shape.operation != "gemm":
             return []
-        a, b = stored(operands["a"], shape.storage), operands["b"]
+        a, b = operands["a"], operands["b"]
         c = np.empty((a.shape[0], b.shape[1]), np.float32)
         layouts = [self._layout(x, kind) for x, kind in ((a, shape.storage), (b, shape.storage), (c, "f32"))]
         matmul = self._make("matmul_primitive_desc_create", self.engine, *layouts[:2], None, layouts[2], None)

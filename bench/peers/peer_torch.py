@@ -23,10 +23,9 @@ class Torch(Peer):
 
     def variants(self, shape: Shape, operands: Operands) -> list[Variant]:
         x = {name: _tensor(array) for name, array in operands.items()}
-        if shape.operation == "gemm":  # all three in the type of b
-            a = x["a"].to(x["b"].dtype)
-            c = torch.empty(a.shape[0], x["b"].shape[1], dtype=a.dtype)
-            return [Variant("mm", lambda: torch.mm(a, x["b"], out=c), lambda: c.float().numpy())]
+        if shape.operation == "gemm":  # c is in the type of a and b
+            c = torch.empty(x["a"].shape[0], x["b"].shape[1], dtype=x["a"].dtype)
+            return [Variant("mm", lambda: torch.mm(x["a"], x["b"], out=c), lambda: c.float().numpy())]
         if shape.operation == "layer":
             return [self._layer(x)]
         return self._gradients(shape, x) if shape.has_gradients else self._attention(shape, x)

@@ -86,11 +86,11 @@ class Shim:
 
     def check(self, shape: Shape, operands: dict[str, np.ndarray], result: np.ndarray, between: float) -> str:
         """Empty when the result is right, otherwise a sentence. `between`: the unit of a rounding that the peer may
-        do, of scores and weights, or of a."""
+        do, of scores and weights, or of c."""
         if shape.operation == "gemm":
             a, b = operands["a"], operands["b"]
             wrong = self._lib.rapt_bench_check_gemm(
-                shape.name.encode(), _floats(a), _memory(b), _floats(result), c_double(between)
+                shape.name.encode(), _memory(a), _memory(b), _floats(result), c_double(between)
             )
         elif shape.operation == "layer":
             weights = _weights(operands)
@@ -135,7 +135,7 @@ class Shim:
         if shape.operation == "gemm":
             m, n, _ = shape.sizes
             out = np.empty((m, n), np.float32)
-            arguments = (shape.name.encode(), _floats(operands["a"]), _memory(operands["b"]), _floats(out))
+            arguments = (shape.name.encode(), _memory(operands["a"]), _memory(operands["b"]), _floats(out))
             function = self._lib.rapt_bench_time_gemm
         elif shape.operation == "layer":
             out = np.empty_like(operands["tokens"])

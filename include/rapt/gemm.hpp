@@ -27,11 +27,12 @@ struct GemmOptions {
 // gives c = activation(beta * c + bias)). A transposed operand is a view whose axes are listed the
 // other way round: View<const float, Inner, Row>. Batch axes of a and b align with c's from the
 // right and broadcast where they are missing or 1. Any strides; fastest where one of each matrix's
-// strides is 1. b may be stored in bf16, f16 or int8 (element times the scale of its column); sums
-// are f32. c must not overlap a, b or bias, nor itself. Throws Error before anything is
-// written. Thread-safe. Source of the blocking: Goto and van de Geijn 2008; Low et al. 2016 (block
-// sizes from the caches).
-RAPT_API void gemm(View<const float, axis::Row, axis::Inner> a,
+// strides is 1. a may be stored in bf16 or f16, b in these or int8 (element times the scale of its
+// column); products are exact, sums are f32. Where both are bf16 and the CPU multiplies pairs of
+// that, which is twice as fast, denormal numbers may count as 0. c must not overlap a, b or bias,
+// nor itself. Throws Error before anything is written. Thread-safe. Source of the blocking: Goto
+// and van de Geijn 2008; Low et al. 2016 (block sizes from the caches).
+RAPT_API void gemm(const AnyView<const std::byte, axis::Row, axis::Inner>& a,
                    const AnyView<const std::byte, axis::Inner, axis::Column>& b,
                    View<float, axis::Row, axis::Column> c, const GemmOptions& options = {});
 

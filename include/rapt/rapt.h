@@ -462,7 +462,8 @@ typedef struct rapt_gemm_options {
 } rapt_gemm_options;
 
 // c = activation(alpha a b + beta c + bias), a [batch..., m, k], b [batch..., k, n],
-// c [batch..., m, n]; f32, b also bf16, f16 or int8. Strides transpose. See rapt/gemm.hpp.
+// c [batch..., m, n]; f32, a also bf16 or f16, b also bf16, f16 or int8. Strides transpose. See
+// rapt/gemm.hpp.
 RAPT_API rapt_status rapt_gemm(const rapt_array* a, const rapt_array* b, const rapt_array* c,
                                const rapt_gemm_options* options);
 

@@ -100,8 +100,8 @@ inline constexpr const char* explanation_text =
 
 inline constexpr const char* gemm_text = R"(activation(alpha a b + beta out + bias), float32.
 
-a [batch, m, k] float32, b [batch, k, n] float32, bfloat16, float16, or int8 with b_scales [n]; any
-strides (transpose freely), up to four batch axes, broadcast. bias [n]; activation: none, relu or
+a [batch, m, k] float32, bfloat16 or float16, b [batch, k, n] of these, or int8 with b_scales [n];
+any strides (transpose freely), up to four batch axes, broadcast. bias [n]; activation: none, relu or
 gelu (erf). Returns [batch, m, n]: out, where given, which is read where beta is not 0.)";
 
 inline constexpr const char* merge_text =

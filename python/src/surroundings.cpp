@@ -41,9 +41,8 @@ nb::object gemm(nb::handle a, nb::handle b, const nb::kwargs& given) {
   }
 
   const Array a_array = keywords.objects.read("a", a), b_array = keywords.objects.read("b", b);
-  if (a_array.element != kF32)
-    throw TypeError("the type of a is " + name_of(a_array.element) + ", but must be float32");
-  const auto a_view = view_of<View<const float, axis::Row, axis::Inner>>(a_array);
+  const auto a_view =
+      stored_view<AnyView<const std::byte, axis::Row, axis::Inner>>(a_array, Layout::bhsd);
   const auto b_view =
       stored_view<AnyView<const std::byte, axis::Inner, axis::Column>>(b_array, Layout::bhsd);
   // Batch axes align from the right; whether they fit is for gemm() to say.

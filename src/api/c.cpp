@@ -520,7 +520,7 @@ rapt_status rapt_gemm(const rapt_array* a, const rapt_array* b, const rapt_array
     optional(o.b_scales, "b_scales", given.b_scales);
     o.activation = static_cast<Activation>(given.activation);
     o.executor = executor.get();
-    gemm(required<View<const float, axis::Row, axis::Inner>>("a", a),
+    gemm(required<AnyView<const std::byte, axis::Row, axis::Inner>>("a", a),
          required<AnyView<const std::byte, axis::Inner, axis::Column>>("b", b),
          required<View<float, axis::Row, axis::Column>>("c", c), o);
   });

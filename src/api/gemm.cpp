@@ -10,7 +10,7 @@
 
 namespace rapt {
 
-void gemm(View<const float, axis::Row, axis::Inner> a,
+void gemm(const AnyView<const std::byte, axis::Row, axis::Inner>& a,
           const AnyView<const std::byte, axis::Inner, axis::Column>& b,
           View<float, axis::Row, axis::Column> c, const GemmOptions& options) {
   // Checked in its place: to copy what has just been written takes as long as some small products.

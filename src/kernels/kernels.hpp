@@ -165,13 +165,15 @@ struct PackColumns {
   Index panel_columns;  // NR
 };
 
-// pairs[i, x] = rows 2i and 2i + 1 of b, bf16; 0 where b has no such row
+// The same of pairs: panel i: panel[x, col] = b[2x, i * NR + col] and b[2x + 1, i * NR + col],
+// bf16; 0 where b has no such number
 struct PackPairs {
   StoredRows b;  // [rows] rows, each [columns]
   Index rows, columns;
-  bool finite;      // 0 in place of NaN and infinity
-  float* pairs;     // [rows / 2, rounded up, columns]
-  Index pairs_row;  // from row to row of pairs
+  bool finite;  // 0 in place of NaN and infinity
+  float* panels;
+  Index apart;          // in floats
+  Index panel_columns;  // NR, any number
 };
 
 // destination[r][x * stride] = panel[x, r] / divisor[r]; 0 where divisor[r] is 0

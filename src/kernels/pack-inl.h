@@ -112,29 +112,56 @@ inline void PackColumnsOf(const PackColumns& p) {
   });
 }
 
+// Rows read in one piece, as above.
 inline void PackPairsOf(const PackPairs& p) {
-  const hn::Rebind<std::uint16_t, F32> d16;
+  const auto row_at = [&](Index row) HWY_ATTR {
+    return reinterpret_cast<const std::uint16_t*>(RowAt<BFloat16>(p.b, row));
+  };
+  const auto keep_finite = [&](auto d16, auto v) HWY_ATTR {
+    const auto exponent = hn::Set(d16, std::uint16_t{0x7f80});
+    return p.finite ? hn::IfThenZeroElse(hn::Eq(hn::And(v, exponent), exponent), v) : v;
+  };
+  const hn::Rebind<std::uint16_t, F32> half;
+  const auto load = [&](Index row, Index x, Index left) HWY_ATTR {
+    if (row >= p.rows || left <= 0) return hn::Zero(half);
+    return keep_finite(half, left >= Lanes()
+                                 ? hn::LoadU(half, row_at(row) + x)
+                                 : hn::LoadN(half, row_at(row) + x, static_cast<size_t>(left)));
+  };
   const hn::RebindToUnsigned<F32> d;
   const Index n = Lanes();
-  const auto load = [&](Index row, Index x) HWY_ATTR {
-    auto v = hn::Zero(d16);
-    if (row < p.rows) {
-      const auto* from = reinterpret_cast<const std::uint16_t*>(RowAt<BFloat16>(p.b, row)) + x;
-      v = x + n <= p.columns ? hn::LoadU(d16, from)
-                             : hn::LoadN(d16, from, static_cast<size_t>(p.columns - x));
-    }
-    const auto exponent = hn::Set(d16, std::uint16_t{0x7f80});
-    if (p.finite) v = hn::IfThenZeroElse(hn::Eq(hn::And(v, exponent), exponent), v);
-    return hn::PromoteTo(d, v);
-  };
+  constexpr Index kAhead = 8, kLine = 64;
   for (Index i = 0; i < p.rows; i += 2) {
-    float* to = p.pairs + i / 2 * p.pairs_row;
-    for (Index x = 0; x < p.columns; x += n) {
-      const V32 pair = hn::BitCast(F32(), hn::Or(load(i, x), hn::ShiftLeft<16>(load(i + 1, x))));
-      if (x + n <= p.columns) {
-        hn::StoreU(pair, F32(), to + x);
-      } else {
-        StoreTail(pair, to + x, p.columns - x);
+    for (Index row = i + kAhead; row < HWY_MIN(i + kAhead + 2, p.rows); ++row) {
+      const char* ahead = reinterpret_cast<const char*>(row_at(row));
+      for (Index byte = 0; byte < BytesOf<BFloat16>(p.columns); byte += kLine)
+        PrefetchToL2(ahead + byte);
+    }
+    float* to = p.panels + i / 2 * p.panel_columns;
+    for (Index begin = 0; begin < p.columns; begin += p.panel_columns, to += p.apart) {
+      const Index columns = HWY_MIN(p.panel_columns, p.columns - begin);
+      Index at = 0;
+#if HWY_TARGET != HWY_SCALAR
+      const hn::Repartition<std::uint16_t, F32> d16;
+      for (; i + 1 < p.rows && at + 2 * n <= columns; at += 2 * n) {
+        const auto first = keep_finite(d16, hn::LoadU(d16, row_at(i) + begin + at));
+        const auto second = keep_finite(d16, hn::LoadU(d16, row_at(i + 1) + begin + at));
+        hn::StoreU(hn::BitCast(F32(), hn::InterleaveWholeLower(d16, first, second)), F32(),
+                   to + at);
+        hn::StoreU(hn::BitCast(F32(), hn::InterleaveWholeUpper(d16, first, second)), F32(),
+                   to + at + n);
+      }
+#endif
+      for (; at < p.panel_columns; at += n) {
+        const Index x = begin + at, left = columns - at;
+        const V32 pair =
+            hn::BitCast(F32(), hn::Or(hn::PromoteTo(d, load(i, x, left)),
+                                      hn::ShiftLeft<16>(hn::PromoteTo(d, load(i + 1, x, left)))));
+        if (at + n <= p.panel_columns) {
+          hn::StoreU(pair, F32(), to + at);
+        } else {
+          StoreTail(pair, to + at, p.panel_columns - at);
+        }
       }
     }
   }

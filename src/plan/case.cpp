@@ -177,11 +177,12 @@ std::string case_of(const tiles::GemmProblem& p) {
   Line line("gemm");
   line.sizes({p.m, p.n, p.k});
   line.word(p.b.type != Type::f32, name(p.b.type));
+  line.word(p.a.type != plain(p.b.type), std::string("a") + name(p.a.type));
   line.number(p.batch.size > 1, "batch", p.batch.size);
   const auto transposed = [](const auto& array, Index unit, Index rows, Index columns) {
     return rows > 1 && columns > 1 && array.row_stride == unit && array.column_stride != unit;
   };
-  line.word(transposed(p.a, 1, p.m, p.k), "ta");
+  line.word(transposed(p.a, tiles::bytes_of(p.a.type), p.m, p.k), "ta");
   line.word(transposed(p.b, tiles::bytes_of(p.b.type), p.k, p.n), "tb");
   line.word(transposed(p.c, 1, p.m, p.n), "tc");
   line.word(p.batch.size > 1 && std::all_of(p.b.batch_stride, p.b.batch_stride + p.batch.axes,

@@ -17,8 +17,9 @@ namespace {
 
 const tiles::AttentionAlgorithm* const kAttention[] = {&tiles::kFlashPairs, &tiles::kFlashLanes,
                                                        &tiles::kFlashRows};
-const tiles::GemmAlgorithm* const kGemm[] = {&tiles::kGemmDot, &tiles::kGemmRows,
-                                             &tiles::kGemmDirect, &tiles::kGemmPacked};
+const tiles::GemmAlgorithm* const kGemm[] = {&tiles::kGemmDot, &tiles::kGemmPairs,
+                                             &tiles::kGemmRows, &tiles::kGemmDirect,
+                                             &tiles::kGemmPacked};
 
 // The compiled tile that a config row names; the target's default where the row is of another
 // build.
@@ -44,9 +45,7 @@ auto first_that_takes(const List& list, const Problem& problem, const Blocks& bl
 // c^T = b^T a^T: the same product, with the roles of rows and columns exchanged.
 void transpose(tiles::GemmProblem& p) {
   std::swap(p.m, p.n);
-  const tiles::Array<const float> b = tiles::floats(p.b);
-  p.b = tiles::stored(p.a);
-  p.a = b;
+  std::swap(p.a, p.b);
   std::swap(p.a.row_stride, p.a.column_stride);
   std::swap(p.b.row_stride, p.b.column_stride);
   std::swap(p.c.row_stride, p.c.column_stride);
@@ -275,14 +274,18 @@ void plan_gemm(tiles::GemmPlan& plan) {
   // Lanes run along c's adjacent elements; and a thin c whose a is contiguous along k is a product
   // of few rows.
   const bool columns_adjacent = p.c.row_stride == 1 && p.c.column_stride != 1;
-  const bool thin = p.n <= 4 && p.m > p.n && p.a.column_stride == 1 &&
-                    p.b.row_stride == tiles::bytes_of(p.b.type);
-  if (p.b.type == Type::f32 && (columns_adjacent || thin)) {
+  const bool thin =
+      p.n <= 4 && p.m > p.n && p.a.contiguous() && p.b.row_stride == tiles::bytes_of(p.b.type);
+  // The scales of int8 are those of b's columns.
+  if (p.b.type != Type::int8 && (columns_adjacent || thin)) {
     transpose(p);
     p.element_rows = p.m;
   }
 
-  tiles::GemmBlocks blocks{plan.tile, row.block_m, row.block_n, row.block_k, row.direct_rows};
+  plan.steps = p.k;
+  tiles::GemmBlocks blocks{plan.tile,   plan.kernels->native_pairs,
+                           row.block_m, row.block_n,
+                           row.block_k, row.direct_rows};
   // Few rows are one block, past which b's panels go once and must leave room in L2 for the next;
   // of many, every slice of k would read and write c once more. The rows of one element decide,
   // since slices are the order of sums.

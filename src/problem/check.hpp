@@ -38,7 +38,7 @@ void check_salience(const AnyQ& q, const AnyK& k,
                     const View<float, axis::Head, axis::Query, axis::Key>& salience,
                     const AttentionOptions& options);
 
-tiles::GemmProblem check_gemm(const View<const float, axis::Row, axis::Inner>& a,
+tiles::GemmProblem check_gemm(const AnyView<const std::byte, axis::Row, axis::Inner>& a,
                               const AnyView<const std::byte, axis::Inner, axis::Column>& b,
                               const View<float, axis::Row, axis::Column>& c,
                               const GemmOptions& options);

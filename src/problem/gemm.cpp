@@ -1,4 +1,5 @@
 // The checks of the matrix product.
+#include "problem/arrays.hpp"
 #include "problem/axes.hpp"
 #include "problem/check.hpp"
 
@@ -38,13 +39,34 @@ void copy_fits(const char* name, const char* axis, std::int64_t extent, std::int
   range.axis(axis, extent + kPadding, k + kPadding);
 }
 
+// And in a storage type.
+template <class RowAxis, class ColumnAxis>
+tiles::Stored<const std::byte> matrix_of(
+    const AnyView<const std::byte, RowAxis, ColumnAxis>& view) {
+  const tiles::Index bytes = tiles::bytes_of(view.type());
+  tiles::Stored<const std::byte> array;
+  array.data = view.data();
+  array.type = view.type();
+  array.row_stride = view.template stride<RowAxis>() * bytes;
+  array.column_stride = view.template stride<ColumnAxis>() * bytes;
+  return array;
+}
+
+template <class AnyViewOf>
+void broadcast_stored(const char* name, const AnyViewOf& view, const tiles::Batch& batch,
+                      tiles::Stored<const std::byte>& array) {
+  broadcast_batch(name, view, "c", batch, array.batch_stride);
+  for (tiles::Index& stride : array.batch_stride) stride *= tiles::bytes_of(array.type);
+}
+
 }  // namespace
 
-tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a,
+tiles::GemmProblem check_gemm(const AnyView<const std::byte, Row, Inner>& a,
                               const AnyView<const std::byte, Inner, Column>& b,
                               const View<float, Row, Column>& c, const GemmOptions& options) {
-  check_memory("a", a);
+  check_memory("a", a, tiles::bytes_of(a.type()));
   check_memory("b", b, tiles::bytes_of(b.type()));
+  plain_type("a", a.type());
   if (b.type() == Type::int4)
     fail(ErrorCode::bad_value, {"the type of b", "int4", "must be f32, bf16, f16 or int8"});
   check_output("c", c);
@@ -61,14 +83,10 @@ tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a,
   p.alpha = options.alpha;
   p.beta = options.beta;
   p.a = matrix_of(a);
-  p.b.data = b.data();
-  p.b.type = b.type();
-  p.b.row_stride = b.stride<Inner>() * tiles::bytes_of(b.type());
-  p.b.column_stride = b.stride<Column>() * tiles::bytes_of(b.type());
+  p.b = matrix_of(b);
   p.c = matrix_of(c);
-  broadcast_batch("a", a, "c", p.batch, p.a.batch_stride);
-  broadcast_batch("b", b, "c", p.batch, p.b.batch_stride);
-  for (tiles::Index& stride : p.b.batch_stride) stride *= tiles::bytes_of(b.type());
+  broadcast_stored("a", a, p.batch, p.a);
+  broadcast_stored("b", b, p.batch, p.b);
   for (int i = 0; i < c.batch_axes(); ++i) p.c.batch_stride[i] = c.batch_stride(i);
   // k = 0: no elements, and no offsets from a null pointer
   if (p.a.data == nullptr) p.a = {};

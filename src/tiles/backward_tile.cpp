@@ -177,8 +177,9 @@ void BackwardTile::pair_rows(const StoredRows& from, Index rows, Index depth, bo
                       .rows = rows,
                       .columns = depth,
                       .finite = finite,
-                      .pairs = to,
-                      .pairs_row = to_row});
+                      .panels = to,
+                      .apart = 0,
+                      .panel_columns = to_row});
 }
 
 bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {

@@ -118,8 +118,9 @@ class Pairs {
                .rows = keys.count(),
                .columns = reader.depth(),
                .finite = false,
-               .pairs = v_pairs_,
-               .pairs_row = reader.depth()};
+               .panels = v_pairs_,
+               .apart = 0,
+               .panel_columns = reader.depth()};
     kernel.pack_pairs(packed_);
     not_finite_.emplace(kernel, packed_.b, keys.count(), reader.depth(), nullptr);
     return {{v_pairs_, reader.depth()}, packed_.b};
@@ -128,7 +129,7 @@ class Pairs {
   KeyBlock finite_v() const {
     kernels::PackPairs finite = packed_;
     finite.finite = true;
-    finite.pairs = v_finite_;
+    finite.panels = v_finite_;
     kernel_->pack_pairs(finite);
     return {v_finite_, packed_.columns};
   }

@@ -2,7 +2,8 @@
 #include "tiles/gemm.hpp"
 
 #include <algorithm>
-#include <cstring>
+
+#include "tiles/stored.hpp"
 
 namespace rapt::tiles {
 
@@ -55,40 +56,51 @@ void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, In
 }
 
 void cut_slices(GemmPlan& plan, Index block_k) {
-  const Index slices = blocks(plan.problem.k, block_k);
-  plan.block_k =
-      slices == 1 ? std::max<Index>(plan.problem.k, 1) : (plan.problem.k + slices - 1) / slices;
+  const Index slices = blocks(plan.steps, block_k);
+  plan.block_k = slices == 1 ? std::max<Index>(plan.steps, 1) : (plan.steps + slices - 1) / slices;
 }
 
 // Rows of a whose distance is a multiple of 4 KiB fall into one set of the L1 cache. It holds eight
 // lines or more, so a higher tile's rows evict each other.
 bool a_in_place(const GemmPlan& plan) {
   const GemmProblem& p = plan.problem;
-  constexpr Index kRows = 8;
-  return p.a.row_stride == 1 || p.m == 1 ||
-         (p.a.column_stride == 1 && (plan.tile->rows <= kRows || p.a.row_stride % 1024 != 0));
+  constexpr Index kRows = 8, kSets = 4096;
+  const bool apart = plan.tile->rows <= kRows || p.a.row_stride % kSets != 0;
+  if (plan.pairs)
+    return p.a.contiguous() && p.k % 2 == 0 && (p.m == 1 || (p.a.row_stride % 4 == 0 && apart));
+  return p.a.type == Type::f32 &&
+         (p.a.row_stride == bytes_of(Type::f32) || p.m == 1 || (p.a.contiguous() && apart));
 }
 
 // Room between the copied rows, for the same reason.
-Index copy_row(Index k_count) { return (k_count + 15) / 16 * 16 + 16; }
+Index copy_row(Index steps) { return (steps + 15) / 16 * 16 + 16; }
 
-Operand place_a(const GemmProblem& p, const GemmBlock& block, Index k_begin) {
-  // A single row has no next one, and the distance 1 lets the tile take any stride along k.
-  return {
-      p.batch.element(p.a, block.batch) + block.row * p.a.row_stride + k_begin * p.a.column_stride,
-      p.m == 1 ? 1 : p.a.row_stride, p.a.column_stride};
+namespace {
+
+const std::byte* first_of_a(const GemmPlan& plan, const GemmBlock& block, Index step) {
+  const GemmProblem& p = plan.problem;
+  const Index k = plan.pairs ? 2 * step : step;
+  return p.batch.element(p.a, block.batch) + block.row * p.a.row_stride + k * p.a.column_stride;
 }
 
-void copy_a(const GemmProblem& p, const GemmBlock& block, Index k_begin, Index k_count,
-            float* copy) {
-  const Operand from = place_a(p, block, k_begin);
-  const Index row = copy_row(k_count);
-  for (Index r = 0; r < block.rows; ++r) {
-    const float* source = from.data + r * from.row;
-    if (from.inner == 1) {
-      std::memcpy(copy + r * row, source, static_cast<std::size_t>(k_count) * sizeof(float));
+}  // namespace
+
+Operand place_a(const GemmPlan& plan, const GemmBlock& block, Index step) {
+  const GemmProblem& p = plan.problem;
+  constexpr Index kFloat = bytes_of(Type::f32);
+  // A single row has no next one, and the distance 1 lets the tile take any stride along k.
+  return {reinterpret_cast<const float*>(first_of_a(plan, block, step)),
+          p.m == 1 ? 1 : p.a.row_stride / kFloat, plan.pairs ? 1 : p.a.column_stride / kFloat};
+}
+
+void copy_a(const GemmPlan& plan, const GemmBlock& block, Index step, Index steps, float* copy) {
+  const GemmProblem& p = plan.problem;
+  const std::byte* from = first_of_a(plan, block, step);
+  for (Index r = 0; r < block.rows; ++r, from += p.a.row_stride, copy += copy_row(steps)) {
+    if (plan.pairs) {
+      copy_pairs(from, p.a.column_stride, std::min(2 * steps, p.k - 2 * step), copy);
     } else {
-      for (Index x = 0; x < k_count; ++x) copy[r * row + x] = source[x * from.inner];
+      read_row(*plan.kernels, p.a, from, steps, copy);
     }
   }
 }

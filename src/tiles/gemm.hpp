@@ -13,7 +13,7 @@ struct GemmProblem {
   Batch batch;
   Index m = 0, n = 0, k = 0;
   float alpha = 1.0f, beta = 0.0f;
-  Array<const float> a{};          // [m, k]
+  Stored<const std::byte> a{};     // [m, k], f32, bf16 or f16
   Stored<const std::byte> b{};     // [k, n], f32, bf16, f16 or int8
   const float* b_scale = nullptr;  // of int8: [n], or null
   Index b_scale_stride = 0;
@@ -37,22 +37,26 @@ struct Wave {
   Index first, count;
 };
 
-// Cut into tasks in up to two phases a wave: packing operands, then blocks of c.
+// Cut into tasks in up to two phases a wave: packing operands, then blocks of c. k is counted in
+// steps: a step of a register tile takes one of k, or two where it multiplies pairs of bf16.
 struct GemmPlan {
   GemmProblem problem;
   const kernels::Kernels* kernels = nullptr;
   const kernels::TileKernel* tile = nullptr;
   const GemmAlgorithm* algorithm = nullptr;
-  Index block_m = 0, block_n = 0, block_k = 0;
-  Index row_blocks = 0, column_blocks = 0;  // of one batch element
-  Index units = 0;                          // batch elements x column_blocks
-  Index wave_units = 0;                     // units of one wave
+  bool pairs = false;  // of bf16, in the place of floats, wherever a or b is packed or multiplied
+  Index steps = 0;     // of k
+  Index block_m = 0, block_n = 0, block_k = 0;  // rows, columns, steps
+  Index row_blocks = 0, column_blocks = 0;      // of one batch element
+  Index units = 0;                              // batch elements x column_blocks
+  Index wave_units = 0;                         // units of one wave
   Index shared_workspace = 0;  // floats for all workers: packed operands, a multiple of 16
   Index workspace = 0;         // floats that one worker needs, a multiple of 16
 };
 
 struct GemmBlocks {
   const kernels::TileKernel* tile;
+  bool native_pairs;  // the target multiplies pairs of bf16
   Index block_m, block_n, block_k, direct_rows;
 };
 
@@ -70,6 +74,7 @@ struct GemmAlgorithm {
 };
 
 extern const GemmAlgorithm kGemmDot;
+extern const GemmAlgorithm kGemmPairs;
 extern const GemmAlgorithm kGemmRows;
 extern const GemmAlgorithm kGemmDirect;
 extern const GemmAlgorithm kGemmPacked;
@@ -97,27 +102,31 @@ inline const std::byte* place_b(const GemmProblem& p, const GemmBlock& block) {
 void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step);
 
 // Cuts k into slices of nearly equal depth, at most block_k. The same for every algorithm that sums
-// along k in order, so that they give the same bits and the choice between them may look at the
-// whole batch.
+// floats along k in order, so that they give the same bits and the choice between them may look at
+// the whole batch.
 void cut_slices(GemmPlan& plan, Index block_k);
 inline Index slices(const GemmPlan& plan) {
-  return std::max<Index>((plan.problem.k + plan.block_k - 1) / plan.block_k, 1);
+  return std::max<Index>((plan.steps + plan.block_k - 1) / plan.block_k, 1);
 }
 
-// a[block.row ..., k_begin ...], whose element [r, x] is at data[r * row + x * inner]; one of the
-// strides is 1.
+// Whether all is of bf16, and the CPU multiplies pairs of that.
+inline bool has_pairs(const GemmProblem& p, const GemmBlocks& blocks) {
+  return blocks.native_pairs && p.a.type == Type::bf16 && p.b.type == Type::bf16;
+}
+
+// a[block.row ..., step ...], whose element [r, x], a float or a pair, is at
+// data[r * row + x * inner]; one of the strides is 1.
 struct Operand {
   const float* data;
   Index row, inner;
 };
 
-// In place, where a's strides allow it and its rows do not fall into the same cache sets; else a
-// copy of these columns of a, whose rows are copy_row(k_count) apart.
+// In place, where a's type and strides allow it and its rows do not fall into the same cache sets;
+// else a copy of these steps of a, whose rows are copy_row(steps) apart.
 bool a_in_place(const GemmPlan& plan);
-Index copy_row(Index k_count);
-Operand place_a(const GemmProblem& p, const GemmBlock& block, Index k_begin);
-void copy_a(const GemmProblem& p, const GemmBlock& block, Index k_begin, Index k_count,
-            float* copy);
+Index copy_row(Index steps);
+Operand place_a(const GemmPlan& plan, const GemmBlock& block, Index step);
+void copy_a(const GemmPlan& plan, const GemmBlock& block, Index step, Index steps, float* copy);
 
 // Whether a tile reads a row of b, in place, in pieces of some lines, which prefetchers follow.
 // Narrower ones lose more by lines that evict each other.

@@ -3,29 +3,55 @@
 #include <algorithm>
 
 #include "tiles/gemm.hpp"
+#include "tiles/workspace.hpp"
 
 namespace rapt::tiles {
 namespace {
 
 constexpr Index kRows = 8;  // of one batch element
 
+struct Buffers {
+  float* a_copy;  // [block_m, k]
+  Buffers(const GemmPlan& plan, Workspace& workspace) {
+    a_copy = workspace.floats(in_place(plan) ? 0 : plan.block_m * copy_row(plan.steps));
+  }
+
+  // The kernel reads each row of a along k.
+  static bool in_place(const GemmPlan& plan) {
+    const GemmProblem& p = plan.problem;
+    const Type type = plan.pairs ? Type::bf16 : Type::f32;
+    return p.a.type == type && (p.m == 1 || p.a.row_stride % bytes_of(Type::f32) == 0);
+  }
+};
+
 const char* refuse(const GemmProblem& p, const GemmBlocks&) {
   if (p.element_rows > kRows)
     return "c has more than 8 rows: broadcasting a is cheaper than summing across lanes";
   if (p.b.row_stride != bytes_of(p.b.type)) return "b is not contiguous along k";
-  if (p.a.column_stride != 1) return "a is not contiguous along k";
+  if (!p.a.contiguous()) return "a is not contiguous along k";
   return nullptr;
 }
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
+  plan.pairs = has_pairs(plan.problem, blocks) && plan.problem.k % 2 == 0;
+  if (plan.pairs) plan.steps /= 2;
   cut_blocks(plan, blocks.block_m, blocks.block_n, kRows, 16);
-  plan.block_k = plan.problem.k;
+  plan.block_k = plan.steps;
+  Workspace count(nullptr);
+  Buffers(plan, count);
+  plan.workspace = count.used();
 }
 
-void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, float*) {
+void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, float* memory) {
   const GemmProblem& p = plan.problem;
+  Workspace workspace(memory);
+  const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
-  const float* a = p.batch.element(p.a, block.batch) + block.row * p.a.row_stride;
+  Operand a = place_a(plan, block, 0);
+  if (!Buffers::in_place(plan)) {
+    copy_a(plan, block, 0, plan.steps, buffers.a_copy);
+    a = {buffers.a_copy, copy_row(plan.steps), 1};
+  }
   const std::byte* b = place_b(p, block);
   float* c = place_c(p, block);
   constexpr Index kColumns = 64;
@@ -34,8 +60,8 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
     const Index columns = std::min(kColumns, block.columns - begin);
     for (Index n = 0; p.b_scale != nullptr && n < columns; ++n)
       b_scale[n] = p.b_scale[(block.column + begin + n) * p.b_scale_stride];
-    plan.kernels->dot_product({.a = a,
-                               .a_row = p.a.row_stride,
+    plan.kernels->dot_product({.a = a.data,
+                               .a_row = a.row,
                                .b = {.first = b + begin * p.b.column_stride,
                                      .stride = p.b.column_stride,
                                      .rows = nullptr,
@@ -46,9 +72,10 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
                                .c_column = p.c.column_stride,
                                .rows = block.rows,
                                .columns = columns,
-                               .inner = p.k,
+                               .inner = plan.steps,
                                .alpha = p.alpha,
-                               .beta = p.beta == 0.0f ? nullptr : &p.beta});
+                               .beta = p.beta == 0.0f ? nullptr : &p.beta,
+                               .pairs = plan.pairs});
   }
   finish_block(plan, block);
 }

@@ -1,6 +1,7 @@
 // gemm_packed: the general product, blocked after Goto. b is packed into panels [k, NR] that the
 // register tile streams through; a is read in place, or copied once where its rows would evict each
-// other; a panel's slice [block_k, NR] stays in L1 while block_m rows of a pass by.
+// other or are not floats; a panel's slice [block_k, NR] stays in L1 while block_m rows of a pass
+// by. gemm_pairs is the same of pairs of bf16, with half as many steps of k.
 //
 //   pack:  panels of b for each unit of the wave, where several blocks of rows will use them;
 //          rows of a for each batch element of the wave
@@ -36,15 +37,15 @@ bool packs_ahead(const GemmPlan& plan) { return plan.row_blocks > 1; }
 // copy_row(k)].
 Index unit_floats(const GemmPlan& plan) {
   const Index columns = plan.tile->columns;
-  return packs_ahead(plan) ? (plan.block_n + columns - 1) / columns * columns * plan.problem.k : 0;
+  return packs_ahead(plan) ? (plan.block_n + columns - 1) / columns * columns * plan.steps : 0;
 }
 Index copied_a_floats(const GemmPlan& plan) {
-  return a_in_place(plan) ? 0 : plan.problem.m * copy_row(plan.problem.k);
+  return a_in_place(plan) ? 0 : plan.problem.m * copy_row(plan.steps);
 }
 Index copied_a(const GemmPlan& plan, Wave wave, const GemmBlock& block) {
   return plan.wave_units * unit_floats(plan) +
          (block.batch - wave.first / plan.column_blocks) * copied_a_floats(plan) +
-         block.row * copy_row(plan.problem.k);
+         block.row * copy_row(plan.steps);
 }
 // Batch elements that a wave touches, the first and the last perhaps in part.
 Index wave_elements(const GemmPlan& plan, Wave wave) {
@@ -62,6 +63,14 @@ struct Buffers {
 };
 
 const char* refuse(const GemmProblem&, const GemmBlocks&) { return nullptr; }
+
+const char* refuse_pairs(const GemmProblem& p, const GemmBlocks& blocks) {
+  if (!has_pairs(p, blocks))
+    return "a and b are not both bf16, or the CPU multiplies no pairs of it";
+  constexpr Index kFewRows = 8;
+  if (p.element_rows <= kFewRows) return "c has few rows: to pack b costs more than to widen it";
+  return nullptr;
+}
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   cut_blocks(plan, blocks.block_m, blocks.block_n, plan.tile->rows, plan.tile->columns);
@@ -83,6 +92,13 @@ Index unit_groups(const GemmPlan& plan) {
   const Index columns = group(plan) * plan.tile->columns;
   return (plan.block_n + columns - 1) / columns;
 }
+void cut_pairs(GemmPlan& plan, const GemmBlocks& blocks) {
+  plan.pairs = true;
+  plan.steps = (plan.problem.k + 1) / 2;
+  plan.tile = &plan.kernels->tiles[0];  // that which has pairs
+  cut(plan, blocks);
+}
+
 Index b_tasks(const GemmPlan& plan, Wave wave) {
   return packs_ahead(plan) ? wave.count * unit_groups(plan) * slices(plan) : 0;
 }
@@ -91,13 +107,16 @@ Index pack_tasks(const GemmPlan& plan, Wave wave) {
   return b_tasks(plan, wave) + (a_in_place(plan) ? 0 : wave_elements(plan, wave) * plan.row_blocks);
 }
 
-// A panel of b whose columns are not adjacent: b[x .. x + slice, column .. column + n] as floats.
+// From step to step of a column of b, in bytes.
+Index step_of_b(const GemmPlan& plan) { return plan.problem.b.row_stride * (plan.pairs ? 2 : 1); }
+
+// A panel of b whose columns are not adjacent: b[x .. x + slice, column .. column + n].
 void pack_strided_panel(const GemmPlan& plan, Index batch, Index column, Index n, Index x,
                         Index slice, float* panel) {
   const GemmProblem& p = plan.problem;
   const Index columns = plan.tile->columns, bytes = bytes_of(p.b.type);
   const std::byte* from =
-      p.batch.element(p.b, batch) + column * p.b.column_stride + x * p.b.row_stride;
+      p.batch.element(p.b, batch) + column * p.b.column_stride + x * step_of_b(plan);
   const float* rows[kernels::kMaxColumns];
   if (p.b.type == Type::f32) {
     for (Index r = 0; r < n; ++r)
@@ -111,19 +130,21 @@ void pack_strided_panel(const GemmPlan& plan, Index batch, Index column, Index n
                              .columns = columns});
     return;
   }
-  // A little of each row at a time, as floats.
+  // A little of each row at a time, as floats or pairs.
   constexpr Index kLength = 16;
   float wide[kernels::kMaxColumns * kLength];
   for (Index r = 0; r < n; ++r) rows[r] = wide + r * kLength;
   for (Index begin = 0; begin < slice; begin += kLength) {
     const Index length = std::min(kLength, slice - begin);
     for (Index r = 0; r < n; ++r) {
-      const std::byte* row = from + r * p.b.column_stride + begin * p.b.row_stride;
-      if (p.b.row_stride == bytes) {
-        plan.kernels->widen(p.b.type, row, length, wide + r * kLength);
+      const std::byte* row = from + r * p.b.column_stride + begin * step_of_b(plan);
+      float* to = wide + r * kLength;
+      if (plan.pairs) {
+        copy_pairs(row, p.b.row_stride, std::min(2 * length, p.k - 2 * (x + begin)), to);
+      } else if (p.b.row_stride == bytes) {
+        plan.kernels->widen(p.b.type, row, length, to);
       } else {
-        for (Index i = 0; i < length; ++i)
-          wide[r * kLength + i] = read_element(p.b.type, row + i * p.b.row_stride);
+        for (Index i = 0; i < length; ++i) to[i] = read_element(p.b.type, row + i * p.b.row_stride);
       }
     }
     plan.kernels->pack_rows({.source = rows,
@@ -142,16 +163,27 @@ void pack_panels(const GemmPlan& plan, Index batch, Index column, Index n, Index
   const GemmProblem& p = plan.problem;
   const Index columns = plan.tile->columns;
   if (p.b.contiguous()) {
-    plan.kernels->pack_columns({.b = {.first = p.batch.element(p.b, batch) +
-                                               column * p.b.column_stride + x * p.b.row_stride,
-                                      .stride = p.b.row_stride,
-                                      .rows = nullptr,
-                                      .type = p.b.type},
-                                .rows = slice,
+    const kernels::StoredRows b{
+        .first = p.batch.element(p.b, batch) + column * p.b.column_stride + x * step_of_b(plan),
+        .stride = p.b.row_stride,
+        .rows = nullptr,
+        .type = p.b.type};
+    if (plan.pairs) {
+      plan.kernels->pack_pairs({.b = b,
+                                .rows = std::min(2 * slice, p.k - 2 * x),
                                 .columns = n,
+                                .finite = false,
                                 .panels = panels,
                                 .apart = apart,
                                 .panel_columns = columns});
+    } else {
+      plan.kernels->pack_columns({.b = b,
+                                  .rows = slice,
+                                  .columns = n,
+                                  .panels = panels,
+                                  .apart = apart,
+                                  .panel_columns = columns});
+    }
   } else {
     for (Index at = 0; at < n; at += columns)
       pack_strided_panel(plan, batch, column + at, std::min(columns, n - at), x, slice,
@@ -168,7 +200,7 @@ void pack_panels(const GemmPlan& plan, Index batch, Index column, Index n, Index
 void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float*) {
   const Index for_a = task - b_tasks(plan, wave);
   if (for_a < 0) {
-    const Index columns = plan.tile->columns, k = plan.problem.k;
+    const Index columns = plan.tile->columns, steps = plan.steps;
     const Index x = task % slices(plan) * plan.block_k;
     const Index unit = task / slices(plan) / unit_groups(plan);
     const Index column = task / slices(plan) % unit_groups(plan) * group(plan) * columns;
@@ -176,12 +208,12 @@ void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float*) {
     if (column >= block.columns) return;  // the last block may be narrower
     pack_panels(plan, block.batch, block.column + column,
                 std::min(group(plan) * columns, block.columns - column), x,
-                std::min(plan.block_k, k - x),
-                shared + unit * unit_floats(plan) + column * k + x * columns, k * columns);
+                std::min(plan.block_k, steps - x),
+                shared + unit * unit_floats(plan) + column * steps + x * columns, steps * columns);
   } else {
     const Index element = wave.first / plan.column_blocks + for_a / plan.row_blocks;
     const GemmBlock block = block_of(plan, element * plan.column_blocks, for_a % plan.row_blocks);
-    copy_a(plan.problem, block, 0, plan.problem.k, shared + copied_a(plan, wave, block));
+    copy_a(plan, block, 0, plan.steps, shared + copied_a(plan, wave, block));
   }
 }
 
@@ -194,13 +226,13 @@ kernels::NextRows next_of_b(const GemmPlan& plan, const GemmBlock& block, Index 
   if (column >= block.columns) {
     column = 0;
     x += slice;
-    slice = std::min(plan.block_k, p.k - x);
+    slice = std::min(plan.block_k, plan.steps - x);
     if (slice <= 0) return {};
   }
   const Index first = slice * number / group(plan), end = slice * (number + 1) / group(plan);
   const Index columns = std::min(group(plan) * plan.tile->columns, block.columns - column);
   return {.first = p.batch.element(p.b, block.batch) + (block.column + column) * p.b.column_stride +
-                   (x + first) * p.b.row_stride,
+                   (x + first) * step_of_b(plan),
           .stride = p.b.row_stride,
           .rows = end - first,
           .row_bytes = columns * p.b.column_stride};
@@ -215,17 +247,18 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
   const GemmBlock block = block_of(plan, unit, row_block);
   const float* packed = shared + (unit - wave.first) * unit_floats(plan);
   const Operand a = a_in_place(plan)
-                        ? place_a(p, block, 0)
-                        : Operand{shared + copied_a(plan, wave, block), copy_row(p.k), 1};
+                        ? place_a(plan, block, 0)
+                        : Operand{shared + copied_a(plan, wave, block), copy_row(plan.steps), 1};
   float* c = place_c(p, block);
+  const auto product = plan.pairs ? plan.tile->pair_product : plan.tile->product;
   std::fill_n(buffers.beta, columns, p.beta);
 
   Index x = 0;
   do {
-    const Index slice = std::min(plan.block_k, p.k - x);
+    const Index slice = std::min(plan.block_k, plan.steps - x);
     for (Index column = 0; column < block.columns; column += columns) {
       const Index n = std::min(columns, block.columns - column);
-      const float* panel = packed + column * p.k + x * columns;
+      const float* panel = packed + column * plan.steps + x * columns;
       kernels::NextRows next;
       if (!packs_ahead(plan)) {
         const Index number = column / columns % group(plan);
@@ -237,29 +270,30 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
         panel = buffers.panels + number * panel_floats(plan);
         next = next_of_b(plan, block, column + (group(plan) - number) * columns, number, x, slice);
       }
-      plan.tile->product({.a = a.data + x * a.inner,
-                          .a_row = a.row,
-                          .a_inner = a.inner,
-                          .b = panel,
-                          .b_inner = columns,
-                          .c = c + column * p.c.column_stride,
-                          .c_row = p.c.row_stride,
-                          .c_column = p.c.column_stride,
-                          .rows = block.rows,
-                          .inner = slice,
-                          .columns = n,
-                          .alpha = p.alpha,
-                          .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta,
-                          .next = {next}});
+      product({.a = a.data + x * a.inner,
+               .a_row = a.row,
+               .a_inner = a.inner,
+               .b = panel,
+               .b_inner = columns,
+               .c = c + column * p.c.column_stride,
+               .c_row = p.c.row_stride,
+               .c_column = p.c.column_stride,
+               .rows = block.rows,
+               .inner = slice,
+               .columns = n,
+               .alpha = p.alpha,
+               .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta,
+               .next = {next}});
     }
     if (x == 0) std::fill_n(buffers.beta, columns, 1.0f);
     x += plan.block_k;
-  } while (x < p.k);
+  } while (x < plan.steps);
   finish_block(plan, block);
 }
 
 }  // namespace
 
+const GemmAlgorithm kGemmPairs = {"gemm_pairs", refuse_pairs, cut_pairs, pack_tasks, pack, run};
 const GemmAlgorithm kGemmPacked = {"gemm_packed", refuse, cut, pack_tasks, pack, run};
 
 }  // namespace rapt::tiles

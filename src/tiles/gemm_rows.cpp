@@ -98,7 +98,7 @@ void sum_slice(const GemmPlan& plan, GemmBlock block, Index number, const Buffer
   const Index x = number * plan.block_k, slice = std::min(plan.block_k, p.k - x);
   block.row = 0;
   block.rows = p.m;
-  copy_a(p, block, x, slice, buffers.a_copy);
+  copy_a(plan, block, x, slice, buffers.a_copy);
   std::fill_n(sums, block.rows * sums_row(plan), 0.0f);
   const kernels::StoredRows b{.first = place_b(p, block) + x * p.b.row_stride,
                               .stride = p.b.row_stride,

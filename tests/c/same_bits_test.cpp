@@ -438,9 +438,9 @@ TEST(C, ComputesTheBitsOfTheMatrixProduct) {
     options.b_scales = arrays(given.b_scales);
     options.activation = static_cast<std::int32_t>(given.activation);
     data.prepare();
-    ASSERT_EQ(
-        rapt_gemm(arrays(data.a_view()), arrays(data.stored_b()), arrays(data.c_view()), &options),
-        RAPT_OK)
+    ASSERT_EQ(rapt_gemm(arrays(data.stored_a()), arrays(data.stored_b()), arrays(data.c_view()),
+                        &options),
+              RAPT_OK)
         << rapt_last_error();
     EXPECT_TRUE(same_bits(c, data.c.values())) << g.describe();
   });

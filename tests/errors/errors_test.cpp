@@ -217,7 +217,7 @@ TEST(AttentionErrors, MasksThatDoNotBroadcast) {
 
 struct Product {
   Tensor<float> a{{3, 5, 7}}, b{{3, 7, 11}}, out{{3, 5, 11}}, bias{{11}};
-  View<const float, Row, Inner> a_view = a.view<Row, Inner>();
+  AnyView<const std::byte, Row, Inner> a_view = a.view<Row, Inner>();
   View<const float, Inner, Column> b_view = b.view<Inner, Column>();
   View<float, Row, Column> c_view = out.view<Row, Column>();
   GemmOptions options;
@@ -236,6 +236,7 @@ TEST(GemmErrors, EachIsNamed) {
     change(p);
     expect_error(p, code, words);
   };
+  using floats = View<const float, Row, Inner>;
   const ErrorCode mismatch = ErrorCode::extent_mismatch;
   EXPECT_NO_THROW(Product().run());
   wrong([](Product& p) { p.b_view = {p.b.data(), {3, 6, 11}}; }, mismatch,
@@ -244,7 +245,7 @@ TEST(GemmErrors, EachIsNamed) {
         {"m", "a", "5", "c", "4"});
   wrong([](Product& p) { p.c_view = {p.out.data(), {3, 5, 10}}; }, mismatch,
         {"n", "b", "11", "c", "10"});
-  wrong([](Product& p) { p.a_view = {p.a.data(), {2, 5, 7}}; }, mismatch,
+  wrong([](Product& p) { p.a_view = floats(p.a.data(), {2, 5, 7}); }, mismatch,
         {"batch 0", "a", "2", "c", "3"});
   wrong([](Product& p) { p.c_view = {p.out.data(), {5, 11}}; }, ErrorCode::wrong_rank,
         {"a", "1", "c", "0"});
@@ -252,24 +253,28 @@ TEST(GemmErrors, EachIsNamed) {
         {"n", "bias", "10", "c", "11"});
   wrong([](Product& p) { p.options.bias = {p.bias.data(), {1, 11}}; }, ErrorCode::wrong_rank,
         {"bias", "1"});
-  wrong([](Product& p) { p.a_view = {nullptr, {3, 5, 7}}; }, ErrorCode::null_data, {"a", "105"});
+  wrong([](Product& p) { p.a_view = floats(nullptr, {3, 5, 7}); }, ErrorCode::null_data,
+        {"a", "105"});
   wrong([](Product& p) { p.b_view = {nullptr, {3, 7, 11}}; }, ErrorCode::null_data, {"b", "231"});
   wrong([](Product& p) { p.c_view = {nullptr, {3, 5, 11}}; }, ErrorCode::null_data, {"c", "165"});
-  wrong([](Product& p) { p.a_view = {p.a.data(), {3, -5, 7}}; }, ErrorCode::extent_range,
+  wrong([](Product& p) { p.a_view = floats(p.a.data(), {3, -5, 7}); }, ErrorCode::extent_range,
         {"m", "-5"});
-  wrong([](Product& p) { p.a_view = {p.a.data(), {3, kHuge, kHuge}}; }, ErrorCode::too_large,
+  wrong([](Product& p) { p.a_view = floats(p.a.data(), {3, kHuge, kHuge}); }, ErrorCode::too_large,
         {"a"});
   wrong([](Product& p) { p.c_view = {p.out.data(), {3, 5, 11}, {55, 0, 1}}; }, ErrorCode::bad_value,
         {"c", "m", "0"});
   wrong([](Product& p) { p.options.activation = static_cast<Activation>(7); }, ErrorCode::bad_value,
         {"activation", "7"});
+  const std::int8_t numbers[3 * 5 * 7] = {};
+  wrong([&](Product& p) { p.a_view = View<const std::int8_t, Row, Inner>(numbers, {3, 5, 7}); },
+        ErrorCode::bad_value, {"the type of a", "int8", "f32, bf16 or f16"});
 }
 
 TEST(GemmErrors,
      WorkThatNoMemoryHolds) {  // B46: k times n does not overflow, but their packed form might
   Product p;
   constexpr std::int64_t kMost = std::int64_t{1} << 57;
-  p.a_view = {p.a.data(), {1, kMost}, {0, 0}};
+  p.a_view = View<const float, Row, Inner>(p.a.data(), {1, kMost}, {0, 0});
   p.b_view = {p.b.data(), {kMost, 4}, {0, 0}};
   p.c_view = {p.out.data(), {1, 4}};
   try {

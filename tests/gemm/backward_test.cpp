@@ -104,7 +104,7 @@ struct ProductGradients {
 };
 
 GemmCase with_f32_weights(GemmCase c) {
-  c.b_type = Type::f32;
+  c.a_type = c.b_type = Type::f32;
   return c;
 }
 

@@ -441,20 +441,23 @@ TEST(PackPairs, PutsNeighbouringRowsSideBySide) {
         b.seal();
         const std::vector<const void*> b_rows = rows_of(b);
         const bool finite = random.percent(50);
+        const Index wide = random.between(1, columns + 3), panels = (columns + wide - 1) / wide;
         const Index gap = random.percent(50) ? 0 : 3;
-        Tensor<float> pairs({(rows + 1) / 2, columns}, {{}, 1, gap, 0, 0, edge});
+        const Index pairs_rows = (rows + 1) / 2;
+        Tensor<float> pairs({panels, pairs_rows * wide}, {{}, 1, gap, 0, 0, edge});
         pairs.seal();
-        kernels->pack_pairs(
-            {stored_rows(b, b_rows, random), rows, columns, finite, pairs.data(), columns + gap});
+        kernels->pack_pairs({stored_rows(b, b_rows, random), rows, columns, finite, pairs.data(),
+                             pairs_rows * wide + gap, wide});
         const auto want = [&](Index row, Index column) -> std::uint32_t {
-          if (row >= rows) return 0;
+          if (row >= rows || column >= columns) return 0;
           const BFloat16 number = b[row * columns + column];
           return finite && !std::isfinite(to_float(number)) ? 0 : number.bits;
         };
-        for (Index i = 0; i < (rows + 1) / 2; ++i) {
-          for (Index x = 0; x < columns; ++x) {
-            ASSERT_EQ(std::bit_cast<std::uint32_t>(pairs[i * columns + x]),
-                      want(2 * i, x) | want(2 * i + 1, x) << 16)
+        for (Index i = 0; i < pairs_rows; ++i) {
+          for (Index x = 0; x < panels * wide; ++x) {
+            ASSERT_EQ(
+                std::bit_cast<std::uint32_t>(pairs[(x / wide * pairs_rows + i) * wide + x % wide]),
+                want(2 * i, x) | want(2 * i + 1, x) << 16)
                 << "rows " << rows << " pair " << i << ", column " << x << " of " << columns;
           }
         }

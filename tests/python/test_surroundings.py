@@ -26,7 +26,7 @@ def test_gemm(seed):
     m, n, k = (g.number(0 if seed < 20 else 1, 40) for _ in range(3))
     batch = g.choose(((), (3,), (2, 3)))
     a_batch = g.choose((batch, batch[1:], (1,) * len(batch)))
-    a, a_numbers = g.floats(g.normal(*a_batch, m, k), ("float32",))
+    a, a_numbers = g.floats(g.normal(*a_batch, m, k))
     b_numbers = g.normal(*batch, k, n)
     options, scales = {}, 1.0
     if g.chance(0.3):

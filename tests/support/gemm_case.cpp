@@ -66,6 +66,8 @@ GemmCase GemmCase::random(std::uint64_t seed, std::int64_t largest) {
   g.b_transposed = random.percent(40);
   g.c_transposed = random.percent(30);
   if (random.percent(40)) g.b_type = random.pick({Type::bf16, Type::f16, Type::int8});
+  if (random.percent(40)) g.a_type = random.pick({Type::bf16, Type::f16});
+  if (random.percent(25)) g.a_type = g.b_type = Type::bf16;
   return g;
 }
 
@@ -79,7 +81,7 @@ std::string GemmCase::describe() const {
   if (a_broadcast != 0) text << " a broadcast " << a_broadcast;
   if (b_broadcast != 0) text << " b broadcast " << b_broadcast;
   constexpr const char* kTypes[] = {"f32", "bf16", "f16", "int8"};
-  text << " b " << kTypes[static_cast<int>(b_type)];
+  text << " a " << kTypes[static_cast<int>(a_type)] << " b " << kTypes[static_cast<int>(b_type)];
   if (dense) {
     text << " dense" << (a_transposed ? " a^T" : "") << (b_transposed ? " b^T" : "")
          << (c_transposed ? " c^T" : "");
@@ -105,27 +107,30 @@ GemmData::GemmData(const GemmCase& g, Random random)
   bias.fill(value);
   c.fill(value);
   before_ = c.values();
-  // What the storage of b holds; its columns are often contiguous, or its rows.
-  Layout layout = random_layout(random, static_cast<int>(b.extents().size()), true);
-  const auto last = static_cast<int>(b.extents().size()) - 1;
-  if (g.b_transposed && layout.order.empty()) {
-    for (int axis = 0; axis <= last; ++axis) layout.order.push_back(axis);
-    std::swap(layout.order.back(), layout.order.end()[-2]);
-  }
+  // Storage lies as its floats would.
+  const auto storage = [&](const Tensor<float>& floats, bool transposed) {
+    return layout(g, random, floats.extents().size(), true, transposed);
+  };
   b_scales_.fill([&](std::int64_t) {
     return g.integers ? 0.5f : to_float(to_bf16(static_cast<float>(random.uniform())));
   });
   if (g.b_type == Type::int8) {
-    int8_b_.emplace(b.extents(), layout);
+    int8_b_.emplace(b.extents(), storage(b, g.b_transposed));
     for (std::int64_t i = 0; i < b.size(); ++i) {
       (*int8_b_)[i] = static_cast<std::int8_t>(random.between(-128, 127));
       b[i] = static_cast<float>((*int8_b_)[i]) * b_scales_[i % g.n];
     }
   } else {
-    stored_b_.emplace(g.b_type, b, layout);
+    stored_b_.emplace(g.b_type, b, storage(b, g.b_transposed));
     stored_b_->round();
   }
+  stored_a_.emplace(g.a_type, a, storage(a, g.a_transposed));
+  stored_a_->round();
   for (auto* tensor : {&a, &b, &bias}) tensor->seal();
+}
+
+AnyView<const std::byte, Row, Inner> GemmData::stored_a() const {
+  return stored_a_->view<AnyView<const std::byte, Row, Inner>, Row, Inner>();
 }
 
 AnyView<const std::byte, Inner, Column> GemmData::stored_b() const {
@@ -158,7 +163,7 @@ void GemmData::run(const Executor* executor) {
   prepare();
   GemmOptions given = stored_options();
   given.executor = executor;
-  gemm(a_view(), stored_b(), c_view(), given);
+  gemm(stored_a(), stored_b(), c_view(), given);
   EXPECT_TRUE(c.gaps_unchanged()) << of.describe();
   for (const auto* tensor : {&a, &b, &bias}) EXPECT_TRUE(tensor->unchanged()) << of.describe();
 }

@@ -22,7 +22,7 @@ struct GemmCase {
   Activation activation = Activation::none;
   bool integers = false;
   bool dense = false;  // otherwise random strides, transposed and not
-  Type b_type = Type::f32;
+  Type a_type = Type::f32, b_type = Type::f32;
   bool a_transposed = false, b_transposed = false, c_transposed = false;  // of dense ones
   std::uint64_t seed = 1;
 
@@ -42,6 +42,7 @@ class GemmData {
   }
   View<float, axis::Row, axis::Column> c_view() const { return c.view<axis::Row, axis::Column>(); }
   GemmOptions options() const;
+  AnyView<const std::byte, axis::Row, axis::Inner> stored_a() const;
   AnyView<const std::byte, axis::Inner, axis::Column> stored_b() const;
 
   GemmOptions stored_options() const;  // beside stored_b()
@@ -60,7 +61,7 @@ class GemmData {
  private:
   GemmData(const GemmCase& from, Random random);
   std::vector<float> before_;  // c
-  std::optional<StoredTensor> stored_b_;
+  std::optional<StoredTensor> stored_a_, stored_b_;
   std::optional<Tensor<std::int8_t>> int8_b_;
   Tensor<float> b_scales_;  // [n]
 };

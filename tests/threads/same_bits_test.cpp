@@ -6,6 +6,7 @@
 #include "support/executors.hpp"
 #include "support/gemm_case.hpp"
 #include "support/ways.hpp"
+#include "tiles/array.hpp"
 
 #ifndef RAPT_WITHOUT_TBB
 #include <oneapi/tbb/task_arena.h>
@@ -178,6 +179,23 @@ TEST(SameBits, OfARowWhoseNeighboursAttendSomethingElse) {
   });
 }
 
+// batch_element() of a view in a storage type.
+template <class RowAxis, class ColumnAxis>
+AnyView<const std::byte, RowAxis, ColumnAxis> stored_element(
+    const AnyView<const std::byte, RowAxis, ColumnAxis>& view, const reference::Batch& batch) {
+  const std::byte* data = view.data();
+  for (int i = 0; i < view.batch_axes(); ++i) {
+    const std::int64_t position = batch.position[batch.axes - view.batch_axes() + i];
+    if (view.batch_extent(i) != 1)
+      data += position * view.batch_stride(i) * tiles::bytes_of(view.type());
+  }
+  const std::int64_t extents[] = {view.template extent<RowAxis>(),
+                                  view.template extent<ColumnAxis>()};
+  const std::int64_t strides[] = {view.template stride<RowAxis>(),
+                                  view.template stride<ColumnAxis>()};
+  return {view.type(), data, extents, 2, strides, 2};
+}
+
 // Each batch element by a call of its own must give what the call for all of them gave.
 void expect_same_alone(const GemmCase& g) {
   GemmData data(g);
@@ -185,8 +203,8 @@ void expect_same_alone(const GemmCase& g) {
   const std::vector<float> c = data.c.values();
   data.c.reset();
   reference::for_each_batch(data.c_view(), [&](const reference::Batch& batch) {
-    gemm(batch_element(data.a_view(), batch), batch_element(data.b_view(), batch),
-         batch_element(data.c_view(), batch), data.options());
+    gemm(stored_element(data.stored_a(), batch), stored_element(data.stored_b(), batch),
+         batch_element(data.c_view(), batch), data.stored_options());
   });
   EXPECT_TRUE(same_bits(c, data.c.values())) << g.describe();
 }
@@ -197,7 +215,6 @@ TEST(SameBits, OfAProductAloneAndInItsBatch) {  // B26
     g.batch = {Random(seed).between(2, 7)};
     g.beta = 0;  // c is not consumed
     g.integers = false;
-    g.b_type = Type::f32;  // whose element is a view
     for_each_way(kSmall, [&] { expect_same_alone(g); });
   });
 }
@@ -209,15 +226,18 @@ TEST(SameBits, OfAProductWithSharedWeightsAloneAndInItsBatch) {  // B26
     for (std::int64_t m : {1, 5, 16, 70}) {
       for (std::int64_t n : {3, 40, 130}) {
         for (std::int64_t k : {40, 700}) {
-          GemmCase g;
-          g.batch = {16};
-          g.b_broadcast = 2;
-          g.m = m;
-          g.n = n;
-          g.k = k;
-          g.dense = true;
-          g.b_transposed = b_transposed;
-          for_each_target([&] { expect_same_alone(g); });
+          for (Type type : {Type::f32, Type::bf16}) {
+            GemmCase g;
+            g.batch = {16};
+            g.b_broadcast = 2;
+            g.m = m;
+            g.n = n;
+            g.k = k;
+            g.dense = true;
+            g.a_type = g.b_type = type;
+            g.b_transposed = b_transposed;
+            for_each_target([&] { expect_same_alone(g); });
+          }
         }
       }
     }
