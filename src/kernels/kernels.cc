@@ -14,6 +14,7 @@
 #include "kernels/dot_product-inl.h"
 #include "kernels/dropout-inl.h"
 #include "kernels/finish-inl.h"
+#include "kernels/matrix_product-inl.h"
 #include "kernels/pack-inl.h"
 #include "kernels/row_product-inl.h"
 #include "kernels/softmax-inl.h"
@@ -26,13 +27,21 @@ namespace rapt::kernels::HWY_NAMESPACE {
 
 template <int kRows, int kVectors>
 TileKernel Tile() {
-  return {kRows, kVectors, static_cast<int>(kVectors * Lanes()),
-          &TileProductOf<kRows, kVectors, float>, nullptr};
+  return {kRows,
+          kVectors,
+          static_cast<int>(kVectors * Lanes()),
+          &TileProductOf<kRows, kVectors, float>,
+          nullptr,
+          nullptr};
 }
 template <int kRows, int kVectors>
 TileKernel TileWithPairs() {
   TileKernel tile = Tile<kRows, kVectors>();
   tile.pair_product = &TileProductOf<kRows, kVectors, Pair>;
+#if RAPT_AMX && HWY_TARGET == HWY_AVX3_ZEN4
+  if (has_matrix_tiles()) tile.pair_product = &MatrixProductOf<AmxTiles, kRows, kVectors>;
+#endif
+  tile.emulated_pair_product = &MatrixProductOf<EmulatedMatrixTiles, kRows, kVectors>;
   return tile;
 }
 

@@ -197,6 +197,9 @@ struct TileKernel {
   void (*product)(const TileProduct&);
   // The same of pairs: inner, and strides, count them. Of the first tile alone.
   void (*pair_product)(const TileProduct&);
+  // What pair_product is on a CPU with matrix tiles, on tiles in memory: for the tests of all
+  // others.
+  void (*emulated_pair_product)(const TileProduct&);
 };
 
 inline constexpr int kMaxTiles = 5;

@@ -102,6 +102,30 @@ struct RegisterTile {
   }
 };
 
+// Asks for what comes next, a few lines beside each of so many tiles: many at once would hold up
+// their loads.
+class AskForNext {
+ public:
+  HWY_INLINE AskForNext(const TileProduct& p, Index tiles)
+      : p_(p), each_{(p.next[0].rows + tiles - 1) / tiles, (p.next[1].rows + tiles - 1) / tiles} {}
+
+  HWY_INLINE void Beside(Index tile) const {
+    for (int w = 0; w < 2; ++w) {
+      const NextRows& next = p_.next[w];
+      constexpr Index kLine = 64;
+      const Index to = HWY_MIN(next.rows, (tile + 1) * each_[w]);
+      for (Index i = tile * each_[w]; i < to; ++i) {
+        for (Index byte = 0; byte < next.row_bytes; byte += kLine)
+          PrefetchToL2(next.first + i * next.stride + byte);
+      }
+    }
+  }
+
+ private:
+  const TileProduct& p_;
+  const Index each_[2];
+};
+
 // Tiles of nearly equal height, because a low tile has too few accumulators to hide the latency of
 // an FMA: 16 rows by 14 are 8 + 8, not 14 + 2.
 template <int kMaxRows, int kVectors, Rows kLayout, class Element>
@@ -115,21 +139,12 @@ HWY_INLINE void AllRows(const TileProduct& p) {
   const Index tiles = (p.rows + kMaxRows - 1) / kMaxRows;
   if (tiles == 0) return;
   const Index low = p.rows / tiles, higher = p.rows % tiles;
-  const Index ask[2] = {(p.next[0].rows + tiles - 1) / tiles, (p.next[1].rows + tiles - 1) / tiles};
+  const AskForNext ask(p, tiles);
   const float* a = p.a;
   float* c = p.c;
   for (Index tile = 0; tile < tiles; ++tile) {
     const Index rows = low + (tile < higher);
-    // A few lines beside each tile: many at once would hold up its loads.
-    for (int w = 0; w < 2; ++w) {
-      const NextRows& next = p.next[w];
-      constexpr Index kLine = 64;
-      const Index to = HWY_MIN(next.rows, (tile + 1) * ask[w]);
-      for (Index i = tile * ask[w]; i < to; ++i) {
-        for (Index byte = 0; byte < next.row_bytes; byte += kLine)
-          PrefetchToL2(next.first + i * next.stride + byte);
-      }
-    }
+    ask.Beside(tile);
     // c's rows are touched when the tile is finished, and all at once: its panel where they are
     // adjacent, else each a line of its own, perhaps of its own page.
     if (p.c_row > columns) {

@@ -43,10 +43,11 @@ struct Operand {
 // What the products of a block of keys read: floats.
 class Floats {
  public:
-  static constexpr Index kNumbers = 1;  // in an element
+  static constexpr Index kNumbers = 1;         // in an element
+  static constexpr bool kVTransposed = false;  // else v() is [keys, d_v]
   static auto product(const AttentionPlan& plan) { return plan.tile->product; }
 
-  Floats(const AttentionProblem& p, const Cut& cut, Workspace& workspace)
+  Floats(const AttentionProblem& p, const AttentionPlan&, const Cut& cut, Workspace& workspace)
       : k_in_place_(KeyReader::in_place(p, p.k)),
         v_in_place_(KeyReader::in_place_down(p, p.v, p.d_v)),
         k_copy_(workspace.floats(k_in_place_ ? 0 : cut.block_kv * p.d_k)),
@@ -92,13 +93,19 @@ class Floats {
 class Pairs {
  public:
   static constexpr Index kNumbers = 2;
+  // [d_v, pairs of keys]: matrix tiles read the rows of what they multiply along what is summed.
+  static constexpr bool kVTransposed = true;
   static auto product(const AttentionPlan& plan) { return plan.tile->pair_product; }
 
-  Pairs(const AttentionProblem& p, const Cut& cut, Workspace& workspace)
+  Pairs(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut, Workspace& workspace)
       : k_in_place_(KeyReader::pairs_in_place(p, p.k, p.d_k)),
         k_copy_(workspace.floats(k_in_place_ ? 0 : cut.block_kv * pairs(p.d_k))),
-        v_pairs_(workspace.floats(pairs(cut.block_kv) * p.d_v)),
-        v_finite_(workspace.floats(may_mask(p) ? pairs(cut.block_kv) * p.d_v : 0)),
+        columns_(plan.tile->columns),
+        v_row_(round_up(pairs(cut.block_kv), columns_) + kPad),
+        v_pairs_(workspace.floats(p.d_v * v_row_)),
+        v_finite_(workspace.floats(may_mask(p) ? p.d_v * v_row_ : 0)),
+        panel_(workspace.floats(columns_ * p.d_v)),
+        panel_rows_(workspace.pointers<const float>(columns_)),
         v_rows_(workspace.pointers<const void>(p.pages.table ? cut.block_kv : 0)) {}
 
   static const float* q_row(const AttentionProblem& p, const kernels::Kernels&,
@@ -114,25 +121,14 @@ class Pairs {
   }
   Operand v(const kernels::Kernels& kernel, const KeyReader& reader, Keys keys) {
     kernel_ = &kernel;
-    packed_ = {.b = reader.rows(keys, nullptr, v_rows_),
-               .rows = keys.count(),
-               .columns = reader.depth(),
-               .finite = false,
-               .panels = v_pairs_,
-               .apart = 0,
-               .panel_columns = reader.depth()};
-    kernel.pack_pairs(packed_);
-    not_finite_.emplace(kernel, packed_.b, keys.count(), reader.depth(), nullptr);
-    return {{v_pairs_, reader.depth()}, packed_.b};
+    v_ = reader.rows(keys, nullptr, v_rows_);
+    keys_ = keys.count();
+    depth_ = reader.depth();
+    not_finite_.emplace(kernel, v_, keys_, depth_, nullptr);
+    return {transposed(false, v_pairs_), v_};
   }
   NotFinite& not_finite() { return *not_finite_; }
-  KeyBlock finite_v() const {
-    kernels::PackPairs finite = packed_;
-    finite.finite = true;
-    finite.panels = v_finite_;
-    kernel_->pack_pairs(finite);
-    return {v_finite_, packed_.columns};
-  }
+  KeyBlock finite_v() const { return transposed(true, v_finite_); }
   static void unpack_weights(float* p, Index n, Index columns) {
     for (Index i = pairs(n) - 1; i >= 0; --i) {
       for (Index r = 0; r < columns; ++r) {
@@ -145,13 +141,47 @@ class Pairs {
   }
 
  private:
+  static constexpr Index kPad = 16;  // between rows, so that they do not meet in one cache set
   static Index pairs(Index n) { return round_up(n, kNumbers) / kNumbers; }
 
+  // The last v() as pairs of keys, a panel of them at a time, and its transpose.
+  KeyBlock transposed(bool finite, float* to) const {
+    for (Index r = 0; r < columns_; ++r) panel_rows_[r] = panel_ + r * depth_;
+    for (Index first = 0; first < keys_; first += columns_ * kNumbers) {
+      const Index keys = std::min(columns_ * kNumbers, keys_ - first);
+      StoredRows from = v_;
+      if (v_.rows == nullptr) {
+        from.first += first * v_.stride;
+      } else {
+        from.rows += first;
+      }
+      kernel_->pack_pairs({.b = from,
+                           .rows = keys,
+                           .columns = depth_,
+                           .finite = finite,
+                           .panels = panel_,
+                           .apart = 0,
+                           .panel_columns = depth_});
+      kernel_->pack_rows({.source = panel_rows_,
+                          .stride = 1,
+                          .rows = pairs(keys),
+                          .length = depth_,
+                          .panel = to + first / kNumbers,
+                          .panel_row = v_row_,
+                          .columns = columns_});
+    }
+    return {to, v_row_};
+  }
+
   bool k_in_place_;
-  float* k_copy_;               // [block_kv, d_k / 2]
-  float *v_pairs_, *v_finite_;  // [block_kv / 2, d_v]
+  float* k_copy_;  // [block_kv, d_k / 2]
+  Index columns_, v_row_;
+  float *v_pairs_, *v_finite_;  // [d_v, v_row]
+  float* panel_;                // [NR, d_v]
+  const float** panel_rows_;    // [NR]
   const void** v_rows_;         // [block_kv]
-  kernels::PackPairs packed_{};
+  StoredRows v_{};
+  Index keys_ = 0, depth_ = 0;
   const kernels::Kernels* kernel_ = nullptr;
   std::optional<NotFinite> not_finite_;
 };
@@ -173,7 +203,7 @@ struct Buffers {
 
   Buffers(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut,
           Workspace& workspace)
-      : numbers(p, cut, workspace),
+      : numbers(p, plan, cut, workspace),
         dropout(p, round_up(cut.block_q, plan.tile->columns), workspace),
         lane_bias(plan.tile->columns, workspace) {
     const Index columns = plan.tile->columns;
@@ -374,8 +404,8 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
       const bool care = masked && numbers.not_finite().any();
       const KeyBlock values = care ? numbers.finite_v() : v.block;
       product({.a = values.data,
-               .a_row = 1,
-               .a_inner = values.row,
+               .a_row = Numbers::kVTransposed ? values.row : 1,
+               .a_inner = Numbers::kVTransposed ? 1 : values.row,
                .b = buffers.s,
                .b_inner = columns,
                .c = ot,

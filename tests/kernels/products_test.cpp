@@ -71,8 +71,14 @@ struct Expected {
   }
 };
 
+enum class Body { floats, pairs, matrix_tiles };  // of a register tile
+
 void tile_product(const kernels::TileKernel& tile, Index rows, Index columns, Index inner,
-                  Random& random, bool pairs) {
+                  Random& random, Body body) {
+  const bool pairs = body != Body::floats;
+  const auto product = body == Body::floats  ? tile.product
+                       : body == Body::pairs ? tile.pair_product
+                                             : tile.emulated_pair_product;
   const Edge edge = random.percent(50) ? Edge::end : Edge::start;
   // a [rows, inner]: one of the two strides is 1. b [inner, NR], rows perhaps further apart.
   const Layout a_layout{random.percent(50) ? std::vector<int>{0, 1} : std::vector<int>{1, 0},
@@ -96,19 +102,19 @@ void tile_product(const kernels::TileKernel& tile, Index rows, Index columns, In
   }
   const float alpha = random.pick({1.0f, 1.0f, -0.5f});
   const Expected expected{a, b, c, rows, columns, inner, alpha, beta, c.values(), false, pairs};
-  (pairs ? tile.pair_product : tile.product)({.a = a.data(),
-                                              .a_row = a.strides()[0],
-                                              .a_inner = a.strides()[1],
-                                              .b = b.data(),
-                                              .b_inner = b.strides()[0],
-                                              .c = c.data(),
-                                              .c_row = c.strides()[0],
-                                              .c_column = c.strides()[1],
-                                              .rows = rows,
-                                              .inner = inner,
-                                              .columns = columns,
-                                              .alpha = alpha,
-                                              .beta = beta.empty() ? nullptr : beta.data()});
+  product({.a = a.data(),
+           .a_row = a.strides()[0],
+           .a_inner = a.strides()[1],
+           .b = b.data(),
+           .b_inner = b.strides()[0],
+           .c = c.data(),
+           .c_row = c.strides()[0],
+           .c_column = c.strides()[1],
+           .rows = rows,
+           .inner = inner,
+           .columns = columns,
+           .alpha = alpha,
+           .beta = beta.empty() ? nullptr : beta.data()});
   expected.check();
 }
 
@@ -120,18 +126,19 @@ TEST(TileProduct, IsExactOnIntegersForAllRowsAndColumns) {  // B5, B22, B24
       SCOPED_TRACE(std::string(kernels->target) + " tile " + std::to_string(tile.rows) + "x" +
                    std::to_string(tile.vectors));
       EXPECT_EQ(tile.columns, tile.vectors * kernels->lanes);
-      for (bool pairs : {false, true}) {
-        if (pairs && t > 0) continue;
-        SCOPED_TRACE(pairs ? "pairs" : "floats");
-        for (Index rows = 1; rows <= 2 * tile.rows + 1; ++rows) {
-          for (Index inner : {0, 1, 2, 3, 5, 16, 17}) {
-            tile_product(tile, rows, tile.columns, inner, random, pairs);
-            tile_product(tile, rows, random.between(1, tile.columns), inner, random, pairs);
+      for (Body body : {Body::floats, Body::pairs, Body::matrix_tiles}) {
+        if (body != Body::floats && t > 0) continue;
+        SCOPED_TRACE("body " + std::to_string(static_cast<int>(body)));
+        const Index most = body == Body::matrix_tiles ? 67 : 2 * tile.rows + 1;
+        const Index step = body == Body::matrix_tiles ? 3 : 1;
+        for (Index rows = 1; rows <= most; rows += step) {
+          for (Index inner : {0, 1, 2, 3, 5, 16, 17, 33}) {
+            tile_product(tile, rows, tile.columns, inner, random, body);
+            tile_product(tile, rows, random.between(1, tile.columns), inner, random, body);
           }
         }
         for (Index columns = 1; columns <= tile.columns; ++columns) {
-          tile_product(tile, random.between(1, 2 * tile.rows), columns, random.between(0, 9),
-                       random, pairs);
+          tile_product(tile, random.between(1, most), columns, random.between(0, 9), random, body);
         }
       }
       if (HasFatalFailure()) return;

@@ -1,0 +1,33 @@
+// Asking the CPU and the system for matrix tiles.
+#include "kernels/matrix_tiles.hpp"
+
+#if RAPT_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace rapt::kernels {
+
+bool has_matrix_tiles() {
+#if RAPT_AMX
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kXsave =
+      1u << 27;  // of ecx, leaf 1: the system manages the state of registers
+  constexpr unsigned kBf16 = 1u << 22, kTiles = 1u << 24;  // of edx, leaf 7
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kXsave) == 0) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d & kBf16) == 0 || (d & kTiles) == 0) return false;
+  // The state of the tiles is large, so Linux manages it only for processes that ask:
+  // arch_prctl(2).
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) != 0) return false;
+  constexpr unsigned kEnabled = 3u << 17;  // the configuration of tiles, and their data
+  asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+  return (a & kEnabled) == kEnabled;
+#else
+  return false;
+#endif
+}
+
+}  // namespace rapt::kernels
