@@ -123,7 +123,8 @@ TEST(TileProduct, IsExactOnIntegersForAllRowsAndColumns) {  // B5, B22, B24
       for (bool pairs : {false, true}) {
         if (pairs && t > 0) continue;
         SCOPED_TRACE(pairs ? "pairs" : "floats");
-        for (Index rows = 1; rows <= 2 * tile.rows + 1; ++rows) {
+        const Index rows_of_two = 2 * tile.rows * (kernels->paired_rows ? tile.vectors : 1);
+        for (Index rows = 1; rows <= rows_of_two + 1; ++rows) {
           for (Index inner : {0, 1, 2, 3, 5, 16, 17}) {
             tile_product(tile, rows, tile.columns, inner, random, pairs);
             tile_product(tile, rows, random.between(1, tile.columns), inner, random, pairs);
