@@ -90,6 +90,7 @@ def steps_of(loops: list[Loop]) -> dict[str, tuple[Loop, float]]:
     kernels = (
         (f"k of a tile {rows}x{vectors}, a strided", rf"RegisterTile<{rows}, {vectors}, .*1, float>::Run", rows * vectors),
         (f"k of a tile {rows}x{vectors}, a adjacent", rf"RegisterTile<{rows}, {vectors}, .*0, float>::Run", rows * vectors),
+        ("k of a tile 12x1, a paired", r"RegisterTile<12, 2, .*2, float>::Run", 12),
         (f"vector of k of 4x{columns} dot products", rf"DotTile<float, float, 4, {columns}l?>", 4 * columns),
         (
             f"key of {value_rows} rows x {value_vectors} vectors of values",
@@ -126,7 +127,8 @@ def report(loops: list[Loop]) -> list[str]:
         if step := softmax(own):
             counts["vector of scores in the softmax"] = step
             tiles = [c for name, c in counts.items() if "tile" in name]
-            if len(tiles) == 2:  # q k^T with a strided, p v with a adjacent; the products of d = 128 and of all lanes
+            tiles = tiles[2:] * 2 or tiles
+            if len(tiles) == 2:  # q k^T with a strided, p v with a adjacent; or paired both. Of d = 128 and all lanes
                 each = [128 / (c["fma"] or c["mul, add"] / 2) for c in tiles]
                 whole = Counter(
                     {kind: sum(t[kind] * n for t, n in zip(tiles, each)) + step[kind] for kind in (*CLASSES, "all")}
@@ -153,6 +155,8 @@ def spills(loops: list[Loop]) -> dict[str, float]:
             continue  # 16 registers: three columns are taken instead
         if "Pair" in function and not re.search("ZEN4|SPR|BF16", loops[0].target):
             continue  # an emulation, for tests
+        if "(Rows)2" in function:
+            columns = 1  # paired: one vector after the other
         hot = hottest(loops, re.escape(function), rows * columns)
         if hot and hot[0].counts["spill"]:
             found[function.removesuffix("::Run")] = hot[0].counts["spill"] / hot[1]

@@ -20,7 +20,7 @@ using config::GemmRow;
 using config::Tile;
 
 config::Registers registers_of(const kernels::Kernels& kernels) {
-  return {kernels.lanes, kernels.registers};
+  return {kernels.lanes, kernels.registers, kernels.paired_rows};
 }
 
 std::string text_of(const Subject& subject, const AttentionRow& row) {

@@ -100,8 +100,9 @@ std::string cpu_key();
 
 // Per-call answers: the tuned row, or the formulas' one.
 struct Registers {
-  int lanes = 0;  // f32 lanes of a vector
-  int count = 0;  // vector registers
+  int lanes = 0;             // f32 lanes of a vector
+  int count = 0;             // vector registers
+  bool paired_rows = false;  // flash_lanes transposes k
 };
 AttentionRow attention_row(const Config& config, std::string_view target, Registers registers,
                            std::int64_t head_size);

@@ -39,8 +39,9 @@ AttentionRow default_attention_row(const Caches& caches, Registers registers,
   // softmax passes over them and the other product reads them. q^T [d, NR] may come from L2: a step
   // of the register tile reads NR floats of it for rows x vectors FMAs, which is 9 bytes a cycle or
   // less. At least 128 keys and at most 512, because every block rescales the sums: 2 % of the work
-  // with 64 keys, 0.3 % with 512.
-  row.block_kv = fit(caches.l1 / 2, nr * kFloat, 16, 128, 512);
+  // with 64 keys, 0.3 % with 512. Where k is transposed at most 256: with 512, k, its transpose and
+  // v take 5 % of the time more (d = 128, L2 1 MiB).
+  row.block_kv = fit(caches.l1 / 2, nr * kFloat, 16, 128, registers.paired_rows ? 256 : 512);
 
   // L2 holds the block of k and v, which every panel of the task reads again, and the task's q^T
   // and out^T [d, block_q]. A quarter is left to the rest. More rows read k and v less often: with

@@ -54,10 +54,11 @@ const Kernels& Table() {
     static_cast<int>(Lanes()),
     32,
     HWY_NATIVE_DOT_BF16,
+    RAPT_PAIRED_ROWS,
     5,
     {TileWithPairs<14, 2>(), Tile<12, 2>(), Tile<8, 3>(), Tile<6, 4>(), Tile<2, 8>()},
 #else
-  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, HWY_NATIVE_DOT_BF16, 3,
+  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, HWY_NATIVE_DOT_BF16, RAPT_PAIRED_ROWS, 3,
                                 {TileWithPairs<6, 2>(), Tile<3, 3>(), Tile<2, 4>(), {}, {}},
 #endif
     DotProductOf,

@@ -211,6 +211,8 @@ struct Kernels {
   int lanes;           // f32 lanes of a vector
   int registers;       // vector registers
   bool native_pairs;   // whether the CPU multiplies pairs; if not, pair_product is slow
+  bool paired_rows;    // whether tiles multiply an a of adjacent rows so much faster that it is
+                       // worth a transpose
   int n_tiles;
   TileKernel tiles[kMaxTiles];  // the first is the default, and none is narrower
   void (*dot_product)(const DotProduct&);

@@ -16,3 +16,6 @@
 // Of the target being compiled: 32 vector registers, otherwise 16.
 #define RAPT_MANY_REGISTERS \
   (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_ZEN4 || HWY_ARCH_ARM_A64 || HWY_ARCH_RISCV)
+
+// Register tiles of rows that lie side by side multiply two of them at a time.
+#define RAPT_PAIRED_ROWS (HWY_TARGET == HWY_SSE4)

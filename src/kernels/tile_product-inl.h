@@ -14,13 +14,16 @@
 #endif
 
 #include <array>
+#include <cstring>
+#include <type_traits>
 #include <utility>
 
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
-// How a's rows lie: side by side (a_row = 1: packed, or v^T), or each along k (anything else).
-enum class Rows { kAdjacent, kStrided };
+// How a's rows lie: side by side (a_row = 1: packed, or v^T), or each along k (anything else). And
+// how they are read: paired are adjacent, and read two at a time.
+enum class Rows { kAdjacent, kStrided, kPaired };
 
 template <int kRows, int kVectors, Rows kLayout, class Element>
 struct RegisterTile {
@@ -126,24 +129,78 @@ class AskForNext {
   const Index each_[2];
 };
 
+#if RAPT_PAIRED_ROWS
+// SSE has no FMA, broadcasts in two instructions, and each overwrites an operand: their number is
+// the limit. But (a0, a1, a0, a1) of two rows is one load. Times b, and times b with neighbours
+// exchanged, it gives the products of both rows, in the same order of k; what they add up to is put
+// in its place at the end. One vector of columns after the other, so that registers are left.
+template <int kRows, int kVectors>
+struct RegisterTile<kRows, kVectors, Rows::kPaired, float> {
+  // For whole vectors of columns.
+  static void Run(const TileProduct& p, const float* a, float* c) {
+    for (Index column = 0; column < p.columns; column += Lanes())
+      Start(p, a, column, c + column, std::make_index_sequence<kRows>());
+  }
+
+  template <size_t... I>
+  static HWY_INLINE void Start(const TileProduct& p, const float* a, Index column, float* c,
+                               std::index_sequence<I...> indices) {
+    Multiply(p, a, column, c, indices, (static_cast<void>(I), hn::Zero(F32()))...);
+  }
+
+  template <size_t... I, class... V>
+  static HWY_INLINE void Multiply(const TileProduct& p, const float* HWY_RESTRICT a, Index column,
+                                  float* c, std::index_sequence<I...>, V... acc) {
+    const F32 d;
+    const float* HWY_RESTRICT b = p.b + column;
+    for (Index x = 0; x < p.inner; ++x) {
+      const V32 straight = hn::LoadU(d, b), exchanged = hn::Reverse2(d, straight);
+      ((acc = hn::MulAdd(TwoRows(a + I / 2 * 2), I % 2 == 0 ? straight : exchanged, acc)), ...);
+      a += p.a_inner;
+      b += p.b_inner;
+    }
+    V32 row[] = {acc...};
+    for (int r = 0; r < kRows; r += 2) {
+      const V32 straight = row[r], exchanged = hn::Reverse2(d, row[r + 1]);
+      row[r] = hn::OddEven(exchanged, straight);
+      row[r + 1] = hn::OddEven(straight, exchanged);
+    }
+    const V32 alpha = hn::Set(d, p.alpha);
+    for (int r = 0; r < kRows; ++r, c += p.c_row) {
+      const V32 sum = hn::Mul(row[r], alpha);
+      hn::StoreU(
+          p.beta == nullptr ? sum : hn::MulAdd(hn::LoadU(d, p.beta + column), hn::LoadU(d, c), sum),
+          d, c);
+    }
+  }
+
+  static HWY_INLINE V32 TwoRows(const float* a) {
+    double both;
+    std::memcpy(&both, a, sizeof(both));
+    return hn::BitCast(F32(), hn::Set(hn::RepartitionToWide<F32>(), both));
+  }
+};
+#endif
+
 // Tiles of nearly equal height, because a low tile has too few accumulators to hide the latency of
 // an FMA: 16 rows by 14 are 8 + 8, not 14 + 2.
 template <int kMaxRows, int kVectors, Rows kLayout, class Element>
 HWY_INLINE void AllRows(const TileProduct& p) {
   using Function = void (*)(const TileProduct&, const float*, float*);
+  constexpr int kStep = kLayout == Rows::kPaired ? 2 : 1;
   static constexpr auto kTiles = []<size_t... R>(std::index_sequence<R...>) {
-    return std::array<Function, kMaxRows>{
-        &RegisterTile<static_cast<int>(R) + 1, kVectors, kLayout, Element>::Run...};
-  }(std::make_index_sequence<kMaxRows>());
+    return std::array<Function, sizeof...(R)>{
+        &RegisterTile<(static_cast<int>(R) + 1) * kStep, kVectors, kLayout, Element>::Run...};
+  }(std::make_index_sequence<kMaxRows / kStep>());
   const Index columns = kVectors * Lanes();
   const Index tiles = (p.rows + kMaxRows - 1) / kMaxRows;
   if (tiles == 0) return;
-  const Index low = p.rows / tiles, higher = p.rows % tiles;
+  const Index low = p.rows / kStep / tiles, higher = p.rows / kStep % tiles;
   const AskForNext ask(p, tiles);
   const float* a = p.a;
   float* c = p.c;
   for (Index tile = 0; tile < tiles; ++tile) {
-    const Index rows = low + (tile < higher);
+    const Index rows = (low + (tile < higher)) * kStep;
     ask.Beside(tile);
     // c's rows are touched when the tile is finished, and all at once: its panel where they are
     // adjacent, else each a line of its own, perhaps of its own page.
@@ -153,14 +210,23 @@ HWY_INLINE void AllRows(const TileProduct& p) {
         PrefetchToWrite(c + r * p.c_row + (p.columns - 1) * p.c_column);
       }
     }
-    kTiles[static_cast<size_t>(rows - 1)](p, a, c);
+    kTiles[static_cast<size_t>(rows / kStep - 1)](p, a, c);
     a += rows * p.a_row;
     c += rows * p.c_row;
+  }
+  if constexpr (kStep == 2) {
+    if (p.rows % 2 != 0) RegisterTile<1, kVectors, Rows::kAdjacent, Element>::Run(p, a, c);
   }
 }
 
 template <int kMaxRows, int kVectors, class Element>
 void TileProductOf(const TileProduct& p) {
+  if constexpr (RAPT_PAIRED_ROWS && std::is_same_v<Element, float>) {
+    // As many accumulators, for one vector of columns. Fewer rows would leave too few.
+    constexpr int kRows = kMaxRows * kVectors / 2 * 2;
+    if (p.a_row == 1 && p.rows > kMaxRows && p.c_column == 1 && p.columns == kVectors * Lanes())
+      return AllRows<kRows, kVectors, Rows::kPaired, Element>(p);
+  }
   if (p.a_row == 1) {
     AllRows<kMaxRows, kVectors, Rows::kAdjacent, Element>(p);
   } else {

@@ -32,7 +32,7 @@ const kernels::TileKernel* find_tile(const kernels::Kernels& kernels, config::Ti
 }
 
 config::Registers registers_of(const kernels::Kernels& kernels) {
-  return {kernels.lanes, kernels.registers};
+  return {kernels.lanes, kernels.registers, kernels.paired_rows};
 }
 
 template <class List, class Problem, class Blocks>

@@ -1,6 +1,6 @@
 // flash_lanes: attention for many rows. The lanes of a vector are rows (queries), so the softmax
 // runs down the registers with nothing to do across lanes, and K and V are read where they lie:
-// neither is packed.
+// neither is packed. (But K is transposed for kernels that multiply paired rows.)
 //
 //   panel   NR rows side by side (NR = columns of the register tile), as columns of
 //   qt      [d_k, NR]       q, transposed once per task
@@ -38,21 +38,25 @@ Index round_up(Index n, Index step) { return (n + step - 1) / step * step; }
 struct Operand {
   KeyBlock block;
   StoredRows stored = {};
+  bool transposed =
+      false;  // block.row is from element to element, and keys, or pairs, are adjacent
 };
 
 // What the products of a block of keys read: floats.
 class Floats {
  public:
-  static constexpr Index kNumbers = 1;         // in an element
-  static constexpr bool kVTransposed = false;  // else v() is [keys, d_v]
+  static constexpr Index kNumbers = 1;  // in an element
   static auto product(const AttentionPlan& plan) { return plan.tile->product; }
 
-  Floats(const AttentionProblem& p, const AttentionPlan&, const Cut& cut, Workspace& workspace)
+  Floats(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut, Workspace& workspace)
       : k_in_place_(KeyReader::in_place(p, p.k)),
         v_in_place_(KeyReader::in_place_down(p, p.v, p.d_v)),
         k_copy_(workspace.floats(k_in_place_ ? 0 : cut.block_kv * p.d_k)),
         v_copy_(workspace.floats(v_in_place_ ? 0 : cut.block_kv * p.d_v)),
-        v_zeroed_(workspace.floats(may_mask(p) ? cut.block_kv * p.d_v : 0)) {}
+        v_zeroed_(workspace.floats(may_mask(p) ? cut.block_kv * p.d_v : 0)),
+        k_row_(transposes(plan, cut) ? round_up(cut.block_kv, kLine) + kLine : 0),
+        k_transposed_(workspace.floats(k_row_ * p.d_k)),
+        k_rows_(workspace.pointers<const float>(k_row_)) {}
 
   // A row of q: where it lies, at q_stride, or in `copy` [d_k].
   static const float* q_row(const AttentionProblem& p, const kernels::Kernels& kernel,
@@ -65,8 +69,20 @@ class Floats {
     return p.q.type == Type::f32 ? p.q.column_stride / bytes_of(Type::f32) : 1;
   }
 
-  Operand k(const KeyReader& reader, Keys keys) const {
-    return operand(reader.floats(keys, k_in_place_, k_copy_), k_in_place_);
+  Operand k(const kernels::Kernels& kernel, const KeyReader& reader, Keys keys) const {
+    Operand k = operand(reader.floats(keys, k_in_place_, k_copy_), k_in_place_);
+    if (k_row_ == 0) return k;
+    for (Index j = 0; j < keys.count(); ++j) k_rows_[j] = k.block.data + j * k.block.row;
+    kernel.pack_rows({.source = k_rows_,
+                      .stride = 1,
+                      .rows = keys.count(),
+                      .length = reader.depth(),
+                      .panel = k_transposed_,
+                      .panel_row = k_row_,
+                      .columns = round_up(keys.count(), kernel.lanes)});
+    k.block = {k_transposed_, k_row_};
+    k.transposed = true;
+    return k;
   }
   Operand v(const kernels::Kernels& kernel, const KeyReader& reader, Keys keys) {
     const Operand v = operand(reader.floats(keys, v_in_place_, v_copy_), v_in_place_);
@@ -84,8 +100,18 @@ class Floats {
     return {block, in_place ? stored_rows(block) : StoredRows{}};
   }
 
+  // What it costs to transpose a block of keys is less than what it saves in three panels.
+  static bool transposes(const AttentionPlan& plan, const Cut& cut) {
+    return plan.kernels->paired_rows && cut.block_q > 2 * plan.tile->columns;
+  }
+
   bool k_in_place_, v_in_place_;
   float *k_copy_, *v_copy_, *v_zeroed_;  // [block_kv, d_k], [block_kv, d_v] twice
+  // A line more than a block's keys, so that the rows do not share sets of L1; or 0.
+  static constexpr Index kLine = 16;
+  Index k_row_;
+  float* k_transposed_;   // [d_k, k_row_]
+  const float** k_rows_;  // [block_kv]
   std::optional<NotFinite> not_finite_;
 };
 
@@ -93,8 +119,6 @@ class Floats {
 class Pairs {
  public:
   static constexpr Index kNumbers = 2;
-  // [d_v, pairs of keys]: matrix tiles read the rows of what they multiply along what is summed.
-  static constexpr bool kVTransposed = true;
   static auto product(const AttentionPlan& plan) { return plan.tile->pair_product; }
 
   Pairs(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut, Workspace& workspace)
@@ -115,7 +139,7 @@ class Pairs {
   }
   static Index q_stride(const AttentionProblem&) { return 1; }
 
-  Operand k(const KeyReader& reader, Keys keys) const {
+  Operand k(const kernels::Kernels&, const KeyReader& reader, Keys keys) const {
     const KeyBlock block = reader.pairs(keys, k_in_place_, k_copy_);
     return {block, k_in_place_ ? stored_rows(block) : StoredRows{}};
   }
@@ -125,7 +149,7 @@ class Pairs {
     keys_ = keys.count();
     depth_ = reader.depth();
     not_finite_.emplace(kernel, v_, keys_, depth_, nullptr);
-    return {transposed(false, v_pairs_), v_};
+    return {transposed(false, v_pairs_), v_, true};
   }
   NotFinite& not_finite() { return *not_finite_; }
   KeyBlock finite_v() const { return transposed(true, v_finite_); }
@@ -144,7 +168,8 @@ class Pairs {
   static constexpr Index kPad = 16;  // between rows, so that they do not meet in one cache set
   static Index pairs(Index n) { return round_up(n, kNumbers) / kNumbers; }
 
-  // The last v() as pairs of keys, a panel of them at a time, and its transpose.
+  // The last v(), [d_v, pairs of keys], NR pairs at a time: matrix tiles read the rows of what they
+  // multiply along what is summed.
   KeyBlock transposed(bool finite, float* to) const {
     for (Index r = 0; r < columns_; ++r) panel_rows_[r] = panel_ + r * depth_;
     for (Index first = 0; first < keys_; first += columns_ * kNumbers) {
@@ -333,7 +358,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
   for (Index begin = task.keys.begin; begin < task.keys.end; begin += block_kv) {
     const Keys block{begin, std::min(begin + block_kv, task.keys.end)};
     while (first < panels && reach(first) <= begin) ++first;
-    const Operand k = numbers.k(read_k, block);
+    const Operand k = numbers.k(kernel, read_k, block);
     const Operand v = numbers.v(kernel, read_v, block);
     // What is asked for meanwhile, each panel a share: the next block, or the next task.
     const bool last_block = block.end == task.keys.end;
@@ -363,8 +388,8 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
 
       // s[j, r] = k_j . q_r
       product({.a = k.block.data,
-               .a_row = k.block.row,
-               .a_inner = 1,
+               .a_row = k.transposed ? 1 : k.block.row,
+               .a_inner = k.transposed ? k.block.row : 1,
                .b = buffers.qt + panel * p.d_k * columns,
                .b_inner = columns,
                .c = buffers.s,
@@ -404,8 +429,8 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
       const bool care = masked && numbers.not_finite().any();
       const KeyBlock values = care ? numbers.finite_v() : v.block;
       product({.a = values.data,
-               .a_row = Numbers::kVTransposed ? values.row : 1,
-               .a_inner = Numbers::kVTransposed ? 1 : values.row,
+               .a_row = v.transposed ? values.row : 1,
+               .a_inner = v.transposed ? 1 : values.row,
                .b = buffers.s,
                .b_inner = columns,
                .c = ot,

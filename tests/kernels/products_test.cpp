@@ -129,7 +129,8 @@ TEST(TileProduct, IsExactOnIntegersForAllRowsAndColumns) {  // B5, B22, B24
       for (Body body : {Body::floats, Body::pairs, Body::matrix_tiles}) {
         if (body != Body::floats && t > 0) continue;
         SCOPED_TRACE("body " + std::to_string(static_cast<int>(body)));
-        const Index most = body == Body::matrix_tiles ? 67 : 2 * tile.rows + 1;
+        const Index rows_of_two = 2 * tile.rows * (kernels->paired_rows ? tile.vectors : 1);
+        const Index most = body == Body::matrix_tiles ? 67 : rows_of_two + 1;
         const Index step = body == Body::matrix_tiles ? 3 : 1;
         for (Index rows = 1; rows <= most; rows += step) {
           for (Index inner : {0, 1, 2, 3, 5, 16, 17, 33}) {
