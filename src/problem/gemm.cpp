@@ -33,6 +33,8 @@ tiles::Array<T> matrix_of(const View<T, RowAxis, ColumnAxis>& view) {
 // The rows of all batch elements may be those of one product.
 void copy_fits(const char* name, const char* axis, std::int64_t extent, std::int64_t k) {
   constexpr std::int64_t kPadding = 4 * kernels::kMaxColumns;
+  constexpr std::int64_t kSmall = 1 << 28;  // two such extents are far from the limit
+  if (extent < kSmall && k < kSmall) return;
   Range range(name, sizeof(float));
   range.axis(Inner::name, k + kPadding, 1);
   range.axis(axis, extent + kPadding, k + kPadding);
@@ -43,8 +45,9 @@ void copy_fits(const char* name, const char* axis, std::int64_t extent, std::int
 tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a,
                               const AnyView<const std::byte, Inner, Column>& b,
                               const View<float, Row, Column>& c, const GemmOptions& options) {
+  const tiles::Index b_bytes = tiles::bytes_of(b.type());
   check_memory("a", a);
-  check_memory("b", b, tiles::bytes_of(b.type()));
+  check_memory("b", b, b_bytes);
   if (b.type() == Type::int4)
     fail(ErrorCode::bad_value, {"the type of b", "int4", "must be f32, bf16, f16 or int8"});
   check_output("c", c);
@@ -63,12 +66,12 @@ tiles::GemmProblem check_gemm(const View<const float, Row, Inner>& a,
   p.a = matrix_of(a);
   p.b.data = b.data();
   p.b.type = b.type();
-  p.b.row_stride = b.stride<Inner>() * tiles::bytes_of(b.type());
-  p.b.column_stride = b.stride<Column>() * tiles::bytes_of(b.type());
+  p.b.row_stride = b.stride<Inner>() * b_bytes;
+  p.b.column_stride = b.stride<Column>() * b_bytes;
   p.c = matrix_of(c);
   broadcast_batch("a", a, "c", p.batch, p.a.batch_stride);
   broadcast_batch("b", b, "c", p.batch, p.b.batch_stride);
-  for (tiles::Index& stride : p.b.batch_stride) stride *= tiles::bytes_of(b.type());
+  for (int i = 0; i < p.batch.axes; ++i) p.b.batch_stride[i] *= b_bytes;
   for (int i = 0; i < c.batch_axes(); ++i) p.c.batch_stride[i] = c.batch_stride(i);
   // k = 0: no elements, and no offsets from a null pointer
   if (p.a.data == nullptr) p.a = {};
