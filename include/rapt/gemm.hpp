@@ -31,9 +31,9 @@ struct GemmOptions {
 // are f32. c must not overlap a, b or bias, nor itself. Throws Error before anything is
 // written. Thread-safe. Source of the blocking: Goto and van de Geijn 2008; Low et al. 2016 (block
 // sizes from the caches).
-RAPT_API void gemm(View<const float, axis::Row, axis::Inner> a,
+RAPT_API void gemm(const View<const float, axis::Row, axis::Inner>& a,
                    const AnyView<const std::byte, axis::Inner, axis::Column>& b,
-                   View<float, axis::Row, axis::Column> c, const GemmOptions& options = {});
+                   const View<float, axis::Row, axis::Column>& c, const GemmOptions& options = {});
 
 struct GemmBackwardOptions {
   float alpha = 1.0f;                     // of the product
