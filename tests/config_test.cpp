@@ -318,15 +318,18 @@ TEST_F(ConfigDamage, EveryLineDeletedDoubledSwapped) {  // B18, R10
 
 TEST(ConfigLoad, TakesEffectAndGoesBack) {
   const Registers registers{8, 16};
+  const char* const target = "AVX2";
   load_config("");
   const std::string compiled_in = config_text();
   load_config(kFile);
-  EXPECT_EQ(attention_row(*current(), "AVX2", registers, 64),
+  EXPECT_EQ(current_attention_row(target, registers, 64),
             (AttentionRow{64, {6, 2}, 192, 256, 8, 512}));
-  EXPECT_EQ(gemm_row(*current(), "AVX2", registers), (GemmRow{{6, 2}, 336, 1024, 384, 6}));
+  EXPECT_EQ(current_gemm_row(target, registers), (GemmRow{{6, 2}, 336, 1024, 384, 6}));
   load_config("// nothing\n");
-  EXPECT_EQ(attention_row(*current(), "AVX2", registers, 64),
+  EXPECT_EQ(current_attention_row(target, registers, 64),
             default_attention_row(machine_caches(), registers, 64));
+  EXPECT_EQ(current_gemm_row(target, registers), default_gemm_row(machine_caches(), registers));
+  EXPECT_EQ(current_gemm_row("AVX3", {16, 32}), default_gemm_row(machine_caches(), {16, 32}));
   load_config("");
   EXPECT_EQ(config_text(), compiled_in);
 }

@@ -34,7 +34,7 @@ struct GemmOptions {
 // and van de Geijn 2008; Low et al. 2016 (block sizes from the caches).
 RAPT_API void gemm(const AnyView<const std::byte, axis::Row, axis::Inner>& a,
                    const AnyView<const std::byte, axis::Inner, axis::Column>& b,
-                   View<float, axis::Row, axis::Column> c, const GemmOptions& options = {});
+                   const View<float, axis::Row, axis::Column>& c, const GemmOptions& options = {});
 
 struct GemmBackwardOptions {
   float alpha = 1.0f;                     // of the product

@@ -12,7 +12,7 @@ namespace rapt {
 
 void gemm(const AnyView<const std::byte, axis::Row, axis::Inner>& a,
           const AnyView<const std::byte, axis::Inner, axis::Column>& b,
-          View<float, axis::Row, axis::Column> c, const GemmOptions& options) {
+          const View<float, axis::Row, axis::Column>& c, const GemmOptions& options) {
   // Checked in its place: to copy what has just been written takes as long as some small products.
   tiles::GemmPlan plan{.problem = problem::check_gemm(a, b, c, options)};
   trace::record([&] { return plan::case_of(plan.problem); });

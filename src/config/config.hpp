@@ -107,6 +107,11 @@ struct Registers {
 AttentionRow attention_row(const Config& config, std::string_view target, Registers registers,
                            std::int64_t head_size);
 GemmRow gemm_row(const Config& config, std::string_view target, Registers registers);
+// The same of the config of the process, for a target's name that stays where it is. To hold a
+// snapshot takes two locked instructions, which wait for all stores before them: those of the call
+// before.
+AttentionRow current_attention_row(const char* target, Registers registers, std::int64_t head_size);
+GemmRow current_gemm_row(const char* target, Registers registers);
 
 // The formulas themselves, for a machine with these caches.
 struct Caches {

@@ -97,11 +97,35 @@ void load_first(Process& process) {
 struct Seen {
   std::uint64_t generation = 0;
   std::shared_ptr<const Config> config;
+  const char* target = nullptr;  // whose row `gemm` is: the formulas divide a lot
+  GemmRow gemm;
   ~Seen();
 };
 thread_local bool seen_is_gone = false;  // this thread is past its destructors
 thread_local Seen seen;
 Seen::~Seen() { seen_is_gone = true; }
+
+// use(config) with the config of the process. What it calls must not ask for that again.
+template <class Use>
+auto with_current(const Use& use) {
+  Process& p = process();
+  if (seen_is_gone) {
+    std::unique_lock lock(p.mutex);
+    load_first(p);
+    const std::shared_ptr<const Config> config = p.config;
+    lock.unlock();
+    return use(config);
+  }
+  if (seen.generation == 0 || seen.generation != p.generation.load(std::memory_order_acquire)) {
+    const std::lock_guard lock(p.mutex);
+    load_first(p);
+    const Config* const config = p.config.get();
+    seen.config = std::shared_ptr<const Config>(config, [keep = p.config](const Config*) {});
+    seen.generation = p.generation.load(std::memory_order_relaxed);
+    seen.target = nullptr;
+  }
+  return use(seen.config);
+}
 
 }  // namespace
 
@@ -111,20 +135,24 @@ bool fits(const Config& config) {
 }
 
 std::shared_ptr<const Config> current() {
-  Process& p = process();
-  if (seen_is_gone) {
-    const std::lock_guard lock(p.mutex);
-    load_first(p);
-    return p.config;
-  }
-  if (seen.generation == 0 || seen.generation != p.generation.load(std::memory_order_acquire)) {
-    const std::lock_guard lock(p.mutex);
-    load_first(p);
-    const Config* const config = p.config.get();
-    seen.config = std::shared_ptr<const Config>(config, [keep = p.config](const Config*) {});
-    seen.generation = p.generation.load(std::memory_order_relaxed);
-  }
-  return seen.config;
+  return with_current([](const auto& config) { return config; });
+}
+
+AttentionRow current_attention_row(const char* target, Registers registers,
+                                   std::int64_t head_size) {
+  return with_current(
+      [&](const auto& config) { return attention_row(*config, target, registers, head_size); });
+}
+
+GemmRow current_gemm_row(const char* target, Registers registers) {
+  return with_current([&](const auto& config) {
+    if (seen_is_gone) return gemm_row(*config, target, registers);
+    if (seen.target != target) {
+      seen.gemm = gemm_row(*config, target, registers);
+      seen.target = target;
+    }
+    return seen.gemm;
+  });
 }
 
 std::shared_ptr<const Config> load(std::string_view text) {

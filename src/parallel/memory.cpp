@@ -87,6 +87,7 @@ Block::~Block() {
 }
 
 Memory::Memory(Index floats) {
+  if (floats == 0) return;
   // With an allocator, what was kept before there was one is given back.
   if (!kept_is_gone) block_ = std::move(kept.block);
   if (current.load() != nullptr) block_ = Block();
@@ -97,8 +98,8 @@ Memory::Memory(Index floats) {
 }
 
 Memory::~Memory() {
-  if (block_.is_of_operator_new() && !kept_is_gone && block_.floats() <= kKept &&
-      block_.floats() > kept.block.floats())
+  if (block_.floats() > 0 && block_.is_of_operator_new() && !kept_is_gone &&
+      block_.floats() <= kKept && block_.floats() > kept.block.floats())
     kept.block = std::move(block_);
 }
 

@@ -70,8 +70,8 @@ void stack_batch(tiles::GemmProblem& p) {
 
 config::AttentionRow config_row(const tiles::AttentionProblem& problem,
                                 const kernels::Kernels& kernels) {
-  return config::attention_row(*config::current(), kernels.target, registers_of(kernels),
-                               std::max(problem.d_k, problem.d_v));
+  return config::current_attention_row(kernels.target, registers_of(kernels),
+                                       std::max(problem.d_k, problem.d_v));
 }
 
 tiles::AttentionBlocks blocks_of(const config::AttentionRow& row, const kernels::Kernels& kernels) {
@@ -265,7 +265,7 @@ std::vector<Refusal> refusals(const tiles::AttentionProblem& problem,
 void plan_gemm(tiles::GemmPlan& plan) {
   plan.kernels = &current_kernels();
   const config::GemmRow row =
-      config::gemm_row(*config::current(), plan.kernels->target, registers_of(*plan.kernels));
+      config::current_gemm_row(plan.kernels->target, registers_of(*plan.kernels));
   plan.tile = find_tile(*plan.kernels, row.tile);
 
   tiles::GemmProblem& p = plan.problem;

@@ -3,7 +3,6 @@
 
 #include <cstdlib>
 #include <string>
-#include <string_view>
 
 #include "problem/sentences.hpp"
 #include "rapt/view.hpp"
@@ -14,54 +13,66 @@ namespace rapt::problem {
 // Offsets stay this far from the ends of int64, so that sums of a few of them cannot overflow.
 inline constexpr std::int64_t kMaxOffset = std::int64_t{1} << 60;
 
-inline std::string batch_name(int i) { return "batch " + std::to_string(i); }
+// What a sentence calls an axis. It is spelled there alone, and what fails stands in functions of
+// its own, because checks are a good part of a small call.
+class AxisName {
+ public:
+  AxisName(const char* name) : name_(name) {}  // NOLINT(google-explicit-constructor)
+  static AxisName batch(int i) {
+    AxisName axis("batch ");
+    axis.batch_ = i;
+    return axis;
+  }
+  std::string text() const { return batch_ < 0 ? name_ : name_ + std::to_string(batch_); }
+
+ private:
+  const char* name_;
+  int batch_ = -1;
+};
 
 // One axis at a time: extents are not negative, the element count and the furthest offset fit.
 class Range {
  public:
   Range(const char* view, std::int64_t element_size)
-      : view_(view), bytes_(static_cast<Bytes>(element_size)) {}
+      : view_(view), most_(static_cast<Count>(kMaxOffset / element_size)) {}
 
-  void axis(std::string_view name, std::int64_t extent, std::int64_t stride) {
-    if (extent < 0) negative(name, extent);
+  void axis(AxisName name, std::int64_t extent, std::int64_t stride) {
+    if (extent < 0) negative(view_, name, extent);
     if (extent == 0) empty_ = true;
     // A stride may be anything where it is never taken.
-    const Bytes steps = static_cast<Bytes>(extent > 1 ? extent - 1 : 0);
-    const Bytes magnitude =
-        stride < 0 ? Bytes{0} - static_cast<Bytes>(stride) : static_cast<Bytes>(stride);
-    elements_ = times(elements_, steps + 1);
-    const Bytes further = times(times(steps, magnitude), bytes_);
-    // Each is small when the next axis comes, so that this sum cannot overflow.
-    if (times(elements_, bytes_) > kMaxOffset || further > kMaxOffset ||
-        reach_ + further > kMaxOffset)
-      too_large(name, extent, stride);
+    const Count steps = static_cast<Count>(extent > 1 ? extent - 1 : 0);
+    const Count magnitude =
+        stride < 0 ? Count{0} - static_cast<Count>(stride) : static_cast<Count>(stride);
+    Count further;
+    if (__builtin_mul_overflow(elements_, steps + 1, &elements_) || elements_ > most_ ||
+        __builtin_mul_overflow(steps, magnitude, &further) || further > most_ - reach_)
+      too_large(view_, name, extent, stride);
     reach_ += further;
   }
   std::int64_t count() const { return empty_ ? 0 : static_cast<std::int64_t>(elements_); }
 
  private:
-  using Bytes = std::uint64_t;
-  // The product, or the most there is.
-  static Bytes times(Bytes a, Bytes b) {
-    Bytes product;
-    return __builtin_mul_overflow(a, b, &product) ? ~Bytes{0} : product;
-  }
+  using Count = std::uint64_t;
 
-  // By themselves, because checks are a good part of a small call.
-  [[noreturn, gnu::cold, gnu::noinline]] void negative(std::string_view name,
-                                                       std::int64_t extent) const {
-    fail(ErrorCode::extent_range, {std::string(name), view_, extent, std::int64_t{0}, kMaxOffset});
+  [[noreturn, gnu::cold, gnu::noinline]] static void negative(const char* view, AxisName name,
+                                                              std::int64_t extent) {
+    fail(ErrorCode::extent_range, {name.text(), view, extent, std::int64_t{0}, kMaxOffset});
   }
-  [[noreturn, gnu::cold, gnu::noinline]] void too_large(std::string_view name, std::int64_t extent,
-                                                        std::int64_t stride) const {
-    fail(ErrorCode::too_large, {view_, std::string(name), extent, stride});
+  [[noreturn, gnu::cold, gnu::noinline]] static void too_large(const char* view, AxisName name,
+                                                               std::int64_t extent,
+                                                               std::int64_t stride) {
+    fail(ErrorCode::too_large, {view, name.text(), extent, stride});
   }
 
   const char* view_;
-  Bytes bytes_, reach_ = 0;
-  Bytes elements_ = 1;  // but for axes that have none
+  Count most_, reach_ = 0;  // elements
+  Count elements_ = 1;      // but for axes that have none
   bool empty_ = false;
 };
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void fail_null(const char* name, std::int64_t count) {
+  fail(ErrorCode::null_data, {name, count});
+}
 
 // Returns the number of elements.
 template <class T, class... Axes>
@@ -69,11 +80,17 @@ std::int64_t check_memory(const char* name, const View<T, Axes...>& view,
                           std::int64_t element_size = sizeof(T)) {
   Range range(name, element_size);
   for (int i = 0; i < view.batch_axes(); ++i)
-    range.axis(batch_name(i), view.batch_extent(i), view.batch_stride(i));
+    range.axis(AxisName::batch(i), view.batch_extent(i), view.batch_stride(i));
   (range.axis(Axes::name, view.template extent<Axes>(), view.template stride<Axes>()), ...);
-  if (range.count() > 0 && view.data() == nullptr)
-    fail(ErrorCode::null_data, {name, range.count()});
+  if (range.count() > 0 && view.data() == nullptr) fail_null(name, range.count());
   return range.count();
+}
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void fail_overlap(AxisName axis, const char* name,
+                                                                std::int64_t extent) {
+  fail(ErrorCode::bad_value,
+       {"the stride of axis " + axis.text() + " of " + name, std::int64_t{0},
+        "an output's elements must lie apart: extent " + std::to_string(extent)});
 }
 
 // An output: two of its elements must not be one.
@@ -81,21 +98,22 @@ template <class T, class... Axes>
 void check_output(const char* name, const View<T, Axes...>& view,
                   std::int64_t element_size = sizeof(T)) {
   if (check_memory(name, view, element_size) == 0) return;
-  const auto distinct = [&](std::string_view axis, std::int64_t extent, std::int64_t stride) {
-    if (extent > 1 && stride == 0) {
-      fail(ErrorCode::bad_value,
-           {"the stride of axis " + std::string(axis) + " of " + name, stride,
-            "an output's elements must lie apart: extent " + std::to_string(extent)});
-    }
+  const auto distinct = [&](AxisName axis, std::int64_t extent, std::int64_t stride) {
+    if (extent > 1 && stride == 0) fail_overlap(axis, name, extent);
   };
   for (int i = 0; i < view.batch_axes(); ++i)
-    distinct(batch_name(i), view.batch_extent(i), view.batch_stride(i));
+    distinct(AxisName::batch(i), view.batch_extent(i), view.batch_stride(i));
   (distinct(Axes::name, view.template extent<Axes>(), view.template stride<Axes>()), ...);
 }
 
-inline void agree(std::string_view axis, const char* one, std::int64_t a, const char* other,
+[[noreturn, gnu::cold, gnu::noinline]] inline void fail_agreement(AxisName axis, const char* one,
+                                                                  std::int64_t a, const char* other,
+                                                                  std::int64_t b) {
+  fail(ErrorCode::extent_mismatch, {axis.text(), one, a, other, b});
+}
+inline void agree(AxisName axis, const char* one, std::int64_t a, const char* other,
                   std::int64_t b) {
-  if (a != b) fail(ErrorCode::extent_mismatch, {std::string(axis), one, a, other, b});
+  if (a != b) fail_agreement(axis, one, a, other, b);
 }
 
 inline void within(const char* axis, const char* view, std::int64_t extent, std::int64_t low,
@@ -103,15 +121,17 @@ inline void within(const char* axis, const char* view, std::int64_t extent, std:
   if (extent < low || extent > high) fail(ErrorCode::extent_range, {axis, view, extent, low, high});
 }
 
+[[noreturn, gnu::cold, gnu::noinline]] inline void fail_rank(const char* one, int a,
+                                                             const char* other, int b) {
+  fail(ErrorCode::wrong_rank, {one, std::int64_t{a}, other, std::int64_t{b}});
+}
+
 // Both views have the same batch axes.
 template <class A, class B>
 void agree_batch(const char* one, const A& a, const char* other, const B& b) {
-  if (a.batch_axes() != b.batch_axes()) {
-    fail(ErrorCode::wrong_rank,
-         {one, std::int64_t{a.batch_axes()}, other, std::int64_t{b.batch_axes()}});
-  }
+  if (a.batch_axes() != b.batch_axes()) fail_rank(one, a.batch_axes(), other, b.batch_axes());
   for (int i = 0; i < a.batch_axes(); ++i)
-    agree(batch_name(i), one, a.batch_extent(i), other, b.batch_extent(i));
+    agree(AxisName::batch(i), one, a.batch_extent(i), other, b.batch_extent(i));
 }
 
 // Both views have the same extents, all of them: a gradient, and what it is of.
@@ -128,14 +148,11 @@ template <class Small>
 void broadcast_batch(const char* name, const Small& small, const char* other,
                      const tiles::Batch& large, tiles::Index (&strides)[tiles::kBatchAxes]) {
   const int missing = large.axes - small.batch_axes();
-  if (missing < 0) {
-    fail(ErrorCode::wrong_rank,
-         {name, std::int64_t{small.batch_axes()}, other, std::int64_t{large.axes}});
-  }
+  if (missing < 0) fail_rank(name, small.batch_axes(), other, large.axes);
   for (int i = 0; i < large.axes; ++i) {
     strides[i] = 0;
     if (i < missing || small.batch_extent(i - missing) == 1) continue;
-    agree(batch_name(i), name, small.batch_extent(i - missing), other, large.extent[i]);
+    agree(AxisName::batch(i), name, small.batch_extent(i - missing), other, large.extent[i]);
     strides[i] = small.batch_stride(i - missing);
   }
 }

@@ -20,7 +20,7 @@ void expect_batch(const char* name, const AnyView& view, const char* other,
          {other, std::int64_t{batch.axes}, name, std::int64_t{view.batch_axes()}});
   }
   for (int i = 0; i < batch.axes; ++i)
-    agree(batch_name(i), other, batch.extent[i], name, view.batch_extent(i));
+    agree(AxisName::batch(i), other, batch.extent[i], name, view.batch_extent(i));
 }
 
 // What an int8 cache keeps beside its rows: one scale for each key, and of its own.

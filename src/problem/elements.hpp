@@ -28,7 +28,7 @@ void expect_batch(const char* name, const AnyView& view, const Elements& element
   if (view.batch_axes() != axes)
     fail(ErrorCode::wrong_rank, {other, axes, name, std::int64_t{view.batch_axes()}});
   for (int i = 0; i < axes; ++i)
-    agree(batch_name(i), other, batch.extent[i], name, view.batch_extent(i));
+    agree(AxisName::batch(i), other, batch.extent[i], name, view.batch_extent(i));
 }
 
 // The strides of batch axes that may be missing or of extent 1.

@@ -34,6 +34,8 @@ tiles::Array<T> matrix_of(const View<T, RowAxis, ColumnAxis>& view) {
 // The rows of all batch elements may be those of one product.
 void copy_fits(const char* name, const char* axis, std::int64_t extent, std::int64_t k) {
   constexpr std::int64_t kPadding = 4 * kernels::kMaxColumns;
+  constexpr std::int64_t kSmall = 1 << 28;  // two such extents are far from the limit
+  if (extent < kSmall && k < kSmall) return;
   Range range(name, sizeof(float));
   range.axis(Inner::name, k + kPadding, 1);
   range.axis(axis, extent + kPadding, k + kPadding);
@@ -56,7 +58,7 @@ template <class AnyViewOf>
 void broadcast_stored(const char* name, const AnyViewOf& view, const tiles::Batch& batch,
                       tiles::Stored<const std::byte>& array) {
   broadcast_batch(name, view, "c", batch, array.batch_stride);
-  for (tiles::Index& stride : array.batch_stride) stride *= tiles::bytes_of(array.type);
+  for (int i = 0; i < batch.axes; ++i) array.batch_stride[i] *= tiles::bytes_of(array.type);
 }
 
 }  // namespace

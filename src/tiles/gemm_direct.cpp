@@ -9,12 +9,16 @@
 namespace rapt::tiles {
 namespace {
 
+// What is not needed takes no room: to be given memory costs a small product a few percent.
 struct Buffers {
   float *a_copy, *beta, *scratch;  // [rows, block_k], [kMaxColumns], of the product
   Buffers(const GemmPlan& plan, Workspace& workspace) {
+    const GemmProblem& p = plan.problem;
+    const Index panel = plan.kernels->tiles[0].columns;
+    const bool whole_panels = p.n % panel == 0 && plan.block_n % panel == 0;
     a_copy = workspace.floats(a_in_place(plan) ? 0 : plan.block_m * copy_row(plan.block_k));
-    beta = workspace.floats(kernels::kMaxColumns);
-    scratch = workspace.floats(product_scratch(*plan.kernels, plan.block_k));
+    beta = workspace.floats(p.beta == 0.0f && p.k <= plan.block_k ? 0 : kernels::kMaxColumns);
+    scratch = workspace.floats(whole_panels ? 0 : product_scratch(*plan.kernels, plan.block_k));
   }
 };
 
@@ -57,8 +61,8 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   Workspace workspace(memory);
   const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
-  const Array<const float> b_floats = floats(p.b);
-  const float* b = p.batch.element(b_floats, block.batch) + block.column;
+  const auto* b = reinterpret_cast<const float*>(place_b(p, block));
+  const Index b_row = p.b.row_stride / bytes_of(Type::f32);
   float* c = place_c(p, block);
   if (p.beta != 0.0f) std::fill_n(buffers.beta, kernels::kMaxColumns, p.beta);
 
@@ -74,8 +78,8 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
                      {.a = a.data,
                       .a_row = a.row,
                       .a_inner = a.inner,
-                      .b = b + x * b_floats.row_stride,
-                      .b_inner = b_floats.row_stride,
+                      .b = b + x * b_row,
+                      .b_inner = b_row,
                       .c = c,
                       .c_row = p.c.row_stride,
                       .c_column = p.c.column_stride,
