@@ -1,9 +1,9 @@
 // Products whose two operands both lie along k: lanes hold k. Per-target header: see kernels.cc.
 //
 // For few rows (decode, x W^T): each row of b is read once, in its own order and its own storage
-// type, for all rows of a tile. Two to four rows are read at once that lie a third or a
-// half of b apart: few streams, each in order, is what the CPU's prefetchers follow to memory.
-// With neighbours side by side they bring half as much.
+// type, for all rows of a tile. Two to four rows are read at once that lie a half to a quarter of b
+// apart: few streams, each in order, is what the CPU's prefetchers follow to memory. With
+// neighbours side by side they bring half as much.
 #include "kernels/load-inl.h"
 
 #if defined(RAPT_KERNELS_DOT_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -83,35 +83,30 @@ struct DotTile {
   template <size_t... I>
   static HWY_INLINE void Start(const DotProduct& p, Index row, Index col, Index apart, float* to,
                                std::index_sequence<I...> indices) {
-    Multiply(p, row, col, apart, to, indices, std::make_index_sequence<kTogether<T>>(),
-             (static_cast<void>(I), hn::Zero(F32()))...);
+    Multiply(p, row, col, apart, to, indices, std::make_index_sequence<kC>(),
+             std::make_index_sequence<kTogether<T>>(), (static_cast<void>(I), hn::Zero(F32()))...);
   }
 
   // Accumulator i is row i / kC of a, row i % kC of b.
-  template <size_t... I, size_t... Nth, class... V>
+  template <size_t... I, size_t... C, size_t... Nth, class... V>
   static HWY_INLINE void Multiply(const DotProduct& p, Index row, Index col, Index apart, float* to,
-                                  std::index_sequence<I...>, std::index_sequence<Nth...>,
-                                  V... acc) {
+                                  std::index_sequence<I...>, std::index_sequence<C...>,
+                                  std::index_sequence<Nth...>, V... acc) {
     const F32 d;
     const Index n = Lanes();
     const float* HWY_RESTRICT a = p.a + row * p.a_row;
     const Index last = p.columns - 1;
-    const T* HWY_RESTRICT b0 = RowAt<T>(p.b, col);
-    const T* HWY_RESTRICT b1 = RowAt<T>(p.b, HWY_MIN(col + apart, last));
-    const T* HWY_RESTRICT b2 = RowAt<T>(p.b, HWY_MIN(col + 2 * apart, last));
-    const T* HWY_RESTRICT b3 = RowAt<T>(p.b, HWY_MIN(col + 3 * apart, last));
+    const T* const b[] = {RowAt<T>(p.b, HWY_MIN(col + static_cast<Index>(C) * apart, last))...};
     // Asked for once, where arithmetic or jumps from page to page hold the CPU's prefetchers up.
     const bool ask = row == 0 && (kRows > 1 || p.b.rows != nullptr);
-    const T* next0 = RowAt<T>(p.b, HWY_MIN(col + kDotAhead, last));
-    const T* next1 = RowAt<T>(p.b, HWY_MIN(col + kDotAhead + apart, last));
-    const T* next2 = RowAt<T>(p.b, HWY_MIN(col + kDotAhead + 2 * apart, last));
-    const T* next3 = RowAt<T>(p.b, HWY_MIN(col + kDotAhead + 3 * apart, last));
+    const T* const next[] = {
+        RowAt<T>(p.b, HWY_MIN(col + kDotAhead + static_cast<Index>(C) * apart, last))...};
     const auto multiply = [&](auto load_a, auto load_b,
                               Index x) HWY_ATTR __attribute__((always_inline)) {
-      const V32 k0 = load_b(b0, x), k1 = load_b(b1, x);
+      const V32 k0 = load_b(0), k1 = load_b(1);
       V32 k2 = k1, k3 = k1;
-      if constexpr (kC > 2) k2 = load_b(b2, x);
-      if constexpr (kC > 3) k3 = load_b(b3, x);
+      if constexpr (kC > 2) k2 = load_b(2);
+      if constexpr (kC > 3) k3 = load_b(3);
       ((acc = I >= kUsed
                   ? acc
                   : Arithmetic<Number>::MulAdd(load_a(a + static_cast<Index>(I / kC) * p.a_row + x),
@@ -124,14 +119,10 @@ struct DotTile {
     };
     const Index together = kTogether<T> * n;
     const auto multiply_together = [&](Index x) HWY_ATTR __attribute__((always_inline)) {
-      if (ask) {
-        PrefetchToL2(next0, x);
-        PrefetchToL2(next1, x);
-        if constexpr (kC > 2) PrefetchToL2(next2, x);
-        if constexpr (kC > 3) PrefetchToL2(next3, x);
-      }
+      if (ask) (PrefetchToL2(next[C], x), ...);
+      const Together<T> vectors[] = {{b[C], x}...};
       (multiply([&](const float* from) HWY_ATTR { return hn::LoadU(d, from); },
-                [&](const T* b, Index) HWY_ATTR { return LoadNth<Nth>(b, x); },
+                [&](size_t c) HWY_ATTR { return vectors[c].template Nth<Nth>(); },
                 x + static_cast<Index>(Nth) * n),
        ...);
     };
@@ -139,11 +130,11 @@ struct DotTile {
     for (; x + together <= p.inner; x += together) multiply_together(x);
     if (x < p.inner) {
       const Index tail = p.inner - x;
-      const auto tail_of_b = [&](const T* b, Index at) HWY_ATTR {
+      const auto tail_of_b = [&](size_t c) HWY_ATTR {
         if constexpr (std::is_same_v<Number, Pair>)
-          return Arithmetic<Pair>::LoadTail(b + at, tail);
+          return Arithmetic<Pair>::LoadTail(b[c] + x, tail);
         else
-          return LoadWideTail(b, at, tail);
+          return LoadWideTail(b[c], x, tail);
       };
       multiply([&](const float* from) HWY_ATTR { return LoadTail(from, tail); }, tail_of_b, x);
     }
