@@ -1,9 +1,9 @@
 // Products whose two operands both lie along k: lanes hold k. Per-target header: see kernels.cc.
 //
 // For few rows (decode, x W^T): each row of b is read once, in its own order and its own storage
-// type, for up to kMaxDotRows rows of a. Three or four rows are read at once that lie a third or a
-// quarter of b apart: few streams, each in order, is what the CPU's prefetchers follow to memory.
-// With neighbours side by side they bring half as much.
+// type, for all rows of a tile. Two to four rows are read at once that lie a half to a quarter of b
+// apart: few streams, each in order, is what the CPU's prefetchers follow to memory. With
+// neighbours side by side they bring half as much.
 #include "kernels/load-inl.h"
 
 #if defined(RAPT_KERNELS_DOT_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -19,9 +19,13 @@
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
-inline constexpr int kMaxDotRows = 4;
-// Rows of b at once: 4 x 3 accumulators, three vectors of b and one of a fill 16 registers.
-inline constexpr Index DotColumns(Index rows) { return RAPT_MANY_REGISTERS || rows <= 2 ? 4 : 3; }
+// Rows of b at once: few rows of a have four. 4 x 3 accumulators, three vectors of b and one of a
+// fill 16 registers; where there are 32, 8 x 2 read and widen a row of b once for eight.
+inline constexpr Index kTallColumns = RAPT_MANY_REGISTERS ? 2 : 3;
+inline constexpr Index MaxDotRows(Index columns) {
+  if (columns == kTallColumns) return RAPT_MANY_REGISTERS ? 8 : 4;
+  return RAPT_MANY_REGISTERS ? 4 : 2;
+}
 inline constexpr Index kDotAhead = 8;  // rows of a stream from asking to use
 inline constexpr Index kDotSteps = 4;  // rows of a stream whose sums are written together
 
@@ -57,20 +61,21 @@ HWY_INLINE hn::Vec<Four> SumsOfFour(V32 v0, V32 v1, V32 v2, V32 v3) {
 // Of pairs, T is float, the size of one, and Number says what they are.
 template <class T, class Number, int kRows, Index kColumns>
 struct DotTile {
-  static constexpr size_t kC = 4;  // accumulators of a row: of three columns the last is not used
+  static constexpr size_t kC = kColumns, kUsed = kRows * kC;
 
-  // Of a row: the sums of each step, one column of every stream.
-  static constexpr Index kSums = kDotSteps * Index{kC};
+  // Accumulators are summed across lanes by fours, which may be of several rows. Of each four: the
+  // sums of every step.
+  static constexpr size_t kFours = (kUsed + 3) / 4;
+  static constexpr Index kSums = kDotSteps * 4;
 
   // Columns [col, end), and those that lie apart, 2 apart, ... after each. Those that do not exist
   // are computed of the last one, and not stored.
   static void Run(const DotProduct& p, Index row, Index col, Index end, Index apart) {
-    HWY_ALIGN float sums[kRows * kSums];
+    HWY_ALIGN float sums[kFours * kSums];
     for (; col < end; col += kDotSteps) {
       const Index steps = HWY_MIN(kDotSteps, end - col);
       for (Index step = 0; step < steps; ++step)
-        Start(p, row, col + step, apart, sums + step * Index{kC},
-              std::make_index_sequence<kRows * kC>());
+        Start(p, row, col + step, apart, sums + step * 4, std::make_index_sequence<kFours * 4>());
       Write(p, row, col, apart, steps, sums);
     }
   }
@@ -78,35 +83,31 @@ struct DotTile {
   template <size_t... I>
   static HWY_INLINE void Start(const DotProduct& p, Index row, Index col, Index apart, float* to,
                                std::index_sequence<I...> indices) {
-    Multiply(p, row, col, apart, to, indices, std::make_index_sequence<kTogether<T>>(),
-             (static_cast<void>(I), hn::Zero(F32()))...);
+    Multiply(p, row, col, apart, to, indices, std::make_index_sequence<kC>(),
+             std::make_index_sequence<kTogether<T>>(), (static_cast<void>(I), hn::Zero(F32()))...);
   }
 
-  // Accumulator i is row i / 4 of a, row i % 4 of b.
-  template <size_t... I, size_t... Nth, class... V>
+  // Accumulator i is row i / kC of a, row i % kC of b.
+  template <size_t... I, size_t... C, size_t... Nth, class... V>
   static HWY_INLINE void Multiply(const DotProduct& p, Index row, Index col, Index apart, float* to,
-                                  std::index_sequence<I...>, std::index_sequence<Nth...>,
-                                  V... acc) {
+                                  std::index_sequence<I...>, std::index_sequence<C...>,
+                                  std::index_sequence<Nth...>, V... acc) {
     const F32 d;
     const Index n = Lanes();
     const float* HWY_RESTRICT a = p.a + row * p.a_row;
     const Index last = p.columns - 1;
-    const T* HWY_RESTRICT b0 = RowAt<T>(p.b, col);
-    const T* HWY_RESTRICT b1 = RowAt<T>(p.b, HWY_MIN(col + apart, last));
-    const T* HWY_RESTRICT b2 = RowAt<T>(p.b, HWY_MIN(col + 2 * apart, last));
-    const T* HWY_RESTRICT b3 = RowAt<T>(p.b, HWY_MIN(col + 3 * apart, last));
+    const T* const b[] = {RowAt<T>(p.b, HWY_MIN(col + static_cast<Index>(C) * apart, last))...};
     // Asked for once, where arithmetic or jumps from page to page hold the CPU's prefetchers up.
     const bool ask = row == 0 && (kRows > 1 || p.b.rows != nullptr);
-    const T* next0 = RowAt<T>(p.b, HWY_MIN(col + kDotAhead, last));
-    const T* next1 = RowAt<T>(p.b, HWY_MIN(col + kDotAhead + apart, last));
-    const T* next2 = RowAt<T>(p.b, HWY_MIN(col + kDotAhead + 2 * apart, last));
-    const T* next3 = RowAt<T>(p.b, HWY_MIN(col + kDotAhead + 3 * apart, last));
+    const T* const next[] = {
+        RowAt<T>(p.b, HWY_MIN(col + kDotAhead + static_cast<Index>(C) * apart, last))...};
     const auto multiply = [&](auto load_a, auto load_b,
                               Index x) HWY_ATTR __attribute__((always_inline)) {
-      const V32 k0 = load_b(b0, x), k1 = load_b(b1, x), k2 = load_b(b2, x);
-      V32 k3 = k2;
-      if constexpr (kColumns == 4) k3 = load_b(b3, x);
-      ((acc = I % kC == kColumns
+      const V32 k0 = load_b(0), k1 = load_b(1);
+      V32 k2 = k1, k3 = k1;
+      if constexpr (kC > 2) k2 = load_b(2);
+      if constexpr (kC > 3) k3 = load_b(3);
+      ((acc = I >= kUsed
                   ? acc
                   : Arithmetic<Number>::MulAdd(load_a(a + static_cast<Index>(I / kC) * p.a_row + x),
                                                I % kC == 0   ? k0
@@ -118,14 +119,10 @@ struct DotTile {
     };
     const Index together = kTogether<T> * n;
     const auto multiply_together = [&](Index x) HWY_ATTR __attribute__((always_inline)) {
-      if (ask) {
-        PrefetchToL2(next0, x);
-        PrefetchToL2(next1, x);
-        PrefetchToL2(next2, x);
-        if constexpr (kColumns == 4) PrefetchToL2(next3, x);
-      }
+      if (ask) (PrefetchToL2(next[C], x), ...);
+      const Together<T> vectors[] = {{b[C], x}...};
       (multiply([&](const float* from) HWY_ATTR { return hn::LoadU(d, from); },
-                [&](const T* b, Index) HWY_ATTR { return LoadNth<Nth>(b, x); },
+                [&](size_t c) HWY_ATTR { return vectors[c].template Nth<Nth>(); },
                 x + static_cast<Index>(Nth) * n),
        ...);
     };
@@ -133,11 +130,11 @@ struct DotTile {
     for (; x + together <= p.inner; x += together) multiply_together(x);
     if (x < p.inner) {
       const Index tail = p.inner - x;
-      const auto tail_of_b = [&](const T* b, Index at) HWY_ATTR {
+      const auto tail_of_b = [&](size_t c) HWY_ATTR {
         if constexpr (std::is_same_v<Number, Pair>)
-          return Arithmetic<Pair>::LoadTail(b + at, tail);
+          return Arithmetic<Pair>::LoadTail(b[c] + x, tail);
         else
-          return LoadWideTail(b, at, tail);
+          return LoadWideTail(b[c], x, tail);
       };
       multiply([&](const float* from) HWY_ATTR { return LoadTail(from, tail); }, tail_of_b, x);
     }
@@ -172,26 +169,33 @@ struct DotTile {
                    ? alpha
                    : hn::Mul(alpha, hn::LoadU(d4, p.b_scale + col + stream * apart));
       };
-      const auto f0 = factors(0), f1 = factors(1), f2 = factors(2), f3 = factors(kColumns - 1);
-      for (Index r = 0; r < kRows; ++r, sums += kSums, c += p.c_row) {
+      const hn::Vec<Four> factor[4] = {factors(0), factors(1), factors(kC > 2 ? 2 : 1),
+                                       factors(kC > 3 ? 3 : 1)};
+      const auto store = [&](size_t i, hn::Vec<Four> v) HWY_ATTR {
+        if (i < kUsed)
+          hn::StoreU(hn::Mul(v, factor[i % kC]), d4,
+                     c + static_cast<Index>(i / kC) * p.c_row + static_cast<Index>(i % kC) * apart);
+      };
+      for (size_t i = 0; i < kUsed; i += 4, sums += kSums) {
         hn::Vec<Four> v0, v1, v2, v3;
         hn::LoadInterleaved4(d4, sums, v0, v1, v2, v3);
-        hn::StoreU(hn::Mul(v0, f0), d4, c);
-        hn::StoreU(hn::Mul(v1, f1), d4, c + apart);
-        hn::StoreU(hn::Mul(v2, f2), d4, c + 2 * apart);
-        if constexpr (kColumns == 4) hn::StoreU(hn::Mul(v3, f3), d4, c + 3 * apart);
+        store(i, v0);
+        store(i + 1, v1);
+        store(i + 2, v2);
+        store(i + 3, v3);
       }
       return;
     }
 #endif
-    for (Index r = 0; r < kRows; ++r, sums += kSums, c += p.c_row) {
-      for (Index i = 0; i < kColumns; ++i) {
-        for (Index step = 0, j = i * apart; step < steps && col + j < p.columns; ++step, ++j) {
-          const float sum = sums[step * Index{kC} + i];
-          const float factor = p.b_scale == nullptr ? p.alpha : p.alpha * p.b_scale[col + j];
-          float& to = c[j * p.c_column];
-          to = p.beta == nullptr ? sum * factor : sum * factor + *p.beta * to;
-        }
+    for (size_t i = 0; i < kUsed; ++i) {
+      float* row_of_c = c + static_cast<Index>(i / kC) * p.c_row;
+      for (Index step = 0, j = static_cast<Index>(i % kC) * apart;
+           step < steps && col + j < p.columns; ++step, ++j) {
+        const float sum =
+            sums[static_cast<Index>(i / 4) * kSums + step * 4 + static_cast<Index>(i % 4)];
+        const float scaled = sum * (p.b_scale == nullptr ? p.alpha : p.alpha * p.b_scale[col + j]);
+        float& to = row_of_c[j * p.c_column];
+        to = p.beta == nullptr ? scaled : scaled + *p.beta * to;
       }
     }
   }
@@ -202,12 +206,13 @@ struct DotTile {
 template <class T, class Number, Index kColumns>
 void DotTiles(const DotProduct& p) {
   using Function = void (*)(const DotProduct&, Index, Index, Index, Index);
+  constexpr Index kMaxRows = MaxDotRows(kColumns);
   static constexpr auto kTiles = []<size_t... R>(std::index_sequence<R...>) {
-    return std::array<Function, kMaxDotRows>{
+    return std::array<Function, sizeof...(R)>{
         &DotTile<T, Number, static_cast<int>(R) + 1, kColumns>::Run...};
-  }(std::make_index_sequence<kMaxDotRows>());
+  }(std::make_index_sequence<kMaxRows>());
   const Index apart = (p.columns + kColumns - 1) / kColumns;
-  const Index tiles = (p.rows + kMaxDotRows - 1) / kMaxDotRows;
+  const Index tiles = (p.rows + kMaxRows - 1) / kMaxRows;
   // Several tiles read the same columns, from L1.
   const Index step = tiles == 1 ? HWY_MAX(apart, Index{1}) : kDotSteps;
   for (Index col = 0; col < apart; col += step) {
@@ -221,8 +226,7 @@ void DotTiles(const DotProduct& p) {
 
 template <class T, class Number>
 void DotColumnsOf(const DotProduct& p) {
-  DotColumns(p.rows) == 4 ? DotTiles<T, Number, 4>(p)
-                          : DotTiles<T, Number, DotColumns(kMaxDotRows)>(p);
+  p.rows <= MaxDotRows(4) ? DotTiles<T, Number, 4>(p) : DotTiles<T, Number, kTallColumns>(p);
 }
 
 inline void DotProductOf(const DotProduct& p) {

@@ -88,13 +88,7 @@ HWY_INLINE V32 FromGroup(const Int4Group& group, Index at) {
       Widened<Float16>(hn::BitCast(StoredTag<Float16>(), hn::Set(du16, group.scale.bits)));
   const auto bytes = hn::PromoteTo(di, hn::LoadU(du8, group.nibbles + at % 16));
   const auto nibbles = at < 16 ? hn::And(bytes, hn::Set(di, 15)) : hn::ShiftRight<4>(bytes);
-#if !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 64
-  // The 16 numbers of a group are one vector.
-  const auto numbers = hn::Mul(hn::Iota(d, -8.0f), scale);
-  return hn::TableLookupLanes(numbers, hn::IndicesFromVec(d, nibbles));
-#else
   return hn::Mul(hn::ConvertTo(d, hn::Sub(nibbles, hn::Set(di, 8))), scale);
-#endif
 }
 // x is a multiple of Lanes(), which divides the depth.
 template <>
@@ -114,16 +108,56 @@ template <>
 inline constexpr Index kTogether<Int4Group> = Int4Group::kSize / hn::MaxLanes(F32());
 #endif
 
-// Vector kVector of those from element x on, a multiple of kTogether<T> vectors.
-template <size_t kVector, class T>
-HWY_INLINE V32 LoadNth(const T* row, Index x) {
-  if constexpr (kTogether<T> > 1) {
-    constexpr Index kAt = kVector * hn::MaxLanes(F32());
-    return FromGroup(row[x / Int4Group::kSize + kAt / Int4Group::kSize], kAt % Int4Group::kSize);
-  } else {
-    return LoadWide(row, x + static_cast<Index>(kVector) * Lanes());
+// These vectors, from element x of a row on.
+template <class T>
+class Together {
+ public:
+  HWY_INLINE Together(const T* row, Index x) : row_(row), x_(x) {}
+  template <size_t kVector>
+  HWY_INLINE V32 Nth() const {
+    if constexpr (kTogether<T> > 1) {
+      return FromGroup(row_[x_ / Int4Group::kSize], kVector * hn::MaxLanes(F32()));
+    } else {
+      return LoadWide(row_, x_);
+    }
   }
-}
+
+ private:
+  const T* row_;
+  Index x_;
+};
+#if !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 64
+// The 16 numbers of a group are one vector, in which nibbles are looked up: by the lowest four bits
+// of each lane, so that nothing else is to be cleared.
+template <>
+class Together<Int4Group> {
+ public:
+  HWY_INLINE Together(const Int4Group* row, Index x) {
+    const F32 d;
+    const hn::CappedTag<float, 4> d4;
+    const Int4Group& group = row[x / Int4Group::kSize];
+    // In memory, from where it costs no shuffle to have it in all lanes.
+    HWY_ALIGN float scale[4];
+    hn::Store(hn::PromoteTo(
+                  d4, hn::LoadU(hn::Rebind<hwy::float16_t, decltype(d4)>(), Lane(&group.scale))),
+              d4, scale);
+    asm("" : "+m"(scale));
+    numbers_ = hn::Mul(hn::Iota(d, -8.0f), hn::Set(d, *scale));
+    bytes_ = hn::PromoteTo(hn::RebindToUnsigned<F32>(),
+                           hn::LoadU(hn::Rebind<std::uint8_t, F32>(), group.nibbles));
+  }
+  template <size_t kVector>
+  HWY_INLINE V32 Nth() const {
+    // Not a shift, which clang would do to bytes, and extend these a second time.
+    const auto nibbles = kVector == 0 ? bytes_ : hn::RotateRight<4>(bytes_);
+    return hn::TableLookupLanes(numbers_, hn::Indices512<float>{nibbles.raw});
+  }
+
+ private:
+  V32 numbers_;
+  hn::Vec<hn::RebindToUnsigned<F32>> bytes_;
+};
+#endif
 
 // Row i.
 template <class T>

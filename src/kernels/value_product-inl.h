@@ -78,6 +78,7 @@ HWY_INLINE Index KeysOf(const ValueProduct& p, Index bytes) {
 template <class T, int kRows, int kVectors>
 struct ValueTile {
   static constexpr size_t kR = kRows, kV = kVectors;
+  static constexpr size_t kT = kTogether<T>;
 
   // Keys [begin, end).
   static void Run(const ValueProduct& p, Index row, Index col, Index begin, Index end) {
@@ -91,24 +92,25 @@ struct ValueTile {
     const size_t n = hn::Lanes(d);
     const float* rescale = begin == 0 ? p.rescale + row : kOnes;
     float* out = p.out + row * p.out_row + col;
-    Multiply(p, row, out, col, begin, end, indices,
+    Multiply(p, row, out, col, begin, end, indices, std::make_index_sequence<(kV + kT - 1) / kT>(),
              hn::Mul(hn::LoadU(d, out + static_cast<Index>(I % kR) * p.out_row + (I / kR) * n),
                      hn::Set(d, rescale[I % kR]))...);
   }
 
   template <size_t kVector>
-  static HWY_INLINE V32 Load(const T* v, Index col) {
-    if constexpr (kV % kTogether<T> == 0) {
-      return LoadNth<kVector>(v, col);
+  static HWY_INLINE V32 Load(const Together<T>* groups, const T* v, Index col) {
+    if constexpr (kV % kT == 0) {
+      return groups[kVector / kT].template Nth<kVector % kT>();
     } else {
       return LoadWide(v, col + static_cast<Index>(kVector) * Lanes());
     }
   }
 
   // Accumulator i is row i % kRows, vector i / kRows.
-  template <size_t... I, class... V>
+  template <size_t... I, size_t... Group, class... V>
   static HWY_INLINE void Multiply(const ValueProduct& p, Index row, float* out, Index col,
-                                  Index begin, Index end, std::index_sequence<I...>, V... acc) {
+                                  Index begin, Index end, std::index_sequence<I...>,
+                                  std::index_sequence<Group...>, V... acc) {
     const F32 d;
     if constexpr (kRows * kVectors >= 32) {
       // Has the compiler align the frame, or what lies there would cross cache lines.
@@ -127,8 +129,9 @@ struct ValueTile {
     for (Index j = begin; j < end; ++j) {
       const T* HWY_RESTRICT v = RowAt<T>(p.v, j);
       ahead.Ask();
+      const Together<T> groups[] = {{v, col + static_cast<Index>(Group * kT * n)}...};
       ((acc = hn::MulAdd(hn::Set(d, weights[static_cast<Index>(I % kR) * p.p_row + j]),
-                         Load<I / kR>(v, col), acc)),
+                         Load<I / kR>(groups, v, col), acc)),
        ...);
     }
     (hn::StoreU(acc, d, out + static_cast<Index>(I % kR) * p.out_row + (I / kR) * n), ...);
