@@ -85,7 +85,7 @@ def hottest(loops: list[Loop], function: str, products: int) -> tuple[Loop, floa
 def steps_of(loops: list[Loop]) -> dict[str, tuple[Loop, float]]:
     """By name: a hot loop of a target, and how many steps an iteration is."""
     wide = any(x.function.startswith("RegisterTile<14,") for x in loops)  # 32 registers
-    rows, vectors, columns = (14, 2, 4) if wide else (6, 2, 3)
+    rows, vectors, columns = (10, 2, 4) if wide else (6, 2, 3)  # of many rows
     value_rows, value_vectors = (8, 3) if wide else (4, 2)
     kernels = (
         (f"k of a tile {rows}x{vectors}, a strided", rf"RegisterTile<{rows}, {vectors}, .*1, float>::Run", rows * vectors),

@@ -1,5 +1,6 @@
 // The product of pairs on matrix tiles: 32 x 32 numbers of c in four of them, two of a, two of b.
 // Per-target header: see kernels.cc.
+#include "kernels/matrix_tiles-inl.h"
 #include "kernels/tile_product-inl.h"
 
 #if defined(RAPT_KERNELS_MATRIX_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -9,10 +10,7 @@
 #define RAPT_KERNELS_MATRIX_PRODUCT_INL_H_
 #endif
 
-#include <algorithm>
 #include <type_traits>
-
-#include "kernels/matrix_tiles.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
@@ -34,9 +32,9 @@ struct MatrixBlock {
     const auto shape = [](int shape_rows, int row_bytes) {
       return shape_rows > 0 && row_bytes > 0 ? MatrixShape{shape_rows, row_bytes} : MatrixShape{};
     };
-    Tiles tiles({shape(r[0], bytes[0]), shape(r[0], bytes[1]), shape(r[1], bytes[0]),
-                 shape(r[1], bytes[1]), shape(r[0], kBytes), shape(r[1], kBytes),
-                 shape(kSteps, bytes[0]), shape(kSteps, bytes[1])});
+    Tiles tiles({{shape(r[0], bytes[0]), shape(r[0], bytes[1]), shape(r[1], bytes[0]),
+                  shape(r[1], bytes[1]), shape(r[0], kBytes), shape(r[1], kBytes),
+                  shape(kSteps, bytes[0]), shape(kSteps, bytes[1])}});
     tiles.template zero<kC00>();
     if (more_columns) tiles.template zero<kC01>();
     if (more_rows) tiles.template zero<kC10>();

@@ -168,7 +168,9 @@ TEST(Allocator, GivesEveryWorkspaceAndGetsItBackWhenTheCallEnds) {
                                name == "rapt_layer_run" || name == "rapt_layer_forward" ||
                                name == "rapt_layer_backward";
     // A product whose columns are whole panels needs none; how wide those are is the target's.
-    if (name != "rapt_gemm") EXPECT_EQ(engine.asked > 0, has_workspace) << name;
+    if (name != "rapt_gemm") {
+      EXPECT_EQ(engine.asked > 0, has_workspace) << name;
+    }
   }
 }
 
