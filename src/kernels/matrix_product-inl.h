@@ -32,9 +32,10 @@ struct MatrixBlock {
     const auto shape = [](int shape_rows, int row_bytes) {
       return shape_rows > 0 && row_bytes > 0 ? MatrixShape{shape_rows, row_bytes} : MatrixShape{};
     };
-    Tiles tiles({{shape(r[0], bytes[0]), shape(r[0], bytes[1]), shape(r[1], bytes[0]),
-                  shape(r[1], bytes[1]), shape(r[0], kBytes), shape(r[1], kBytes),
-                  shape(kSteps, bytes[0]), shape(kSteps, bytes[1])}});
+    const MatrixShapes shapes{{shape(r[0], bytes[0]), shape(r[0], bytes[1]), shape(r[1], bytes[0]),
+                               shape(r[1], bytes[1]), shape(r[0], kBytes), shape(r[1], kBytes),
+                               shape(kSteps, bytes[0]), shape(kSteps, bytes[1])}};
+    Tiles tiles(shapes);
     tiles.template zero<kC00>();
     if (more_columns) tiles.template zero<kC01>();
     if (more_rows) tiles.template zero<kC10>();
