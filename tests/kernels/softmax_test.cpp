@@ -219,7 +219,7 @@ TEST(Softmax, WritesPairs) {
         const auto floats = step(false), pairs = step(true);
         for (std::size_t state : {1u, 2u, 3u}) ASSERT_EQ(floats[state], pairs[state]);
         for (Index j = 0; j < n + n % 2; ++j) {
-          for (Index r = 0; r < columns; ++r) {
+          for (Index r = 0; r < rows; ++r) {
             const float p = j < n ? floats[0][static_cast<std::size_t>(j * columns + r)] : 0;
             const auto pair = std::bit_cast<std::uint32_t>(
                 pairs[0][static_cast<std::size_t>(j / 2 * columns + r)]);
