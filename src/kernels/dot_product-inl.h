@@ -169,12 +169,15 @@ struct DotTile {
                    ? alpha
                    : hn::Mul(alpha, hn::LoadU(d4, p.b_scale + col + stream * apart));
       };
-      const hn::Vec<Four> factor[4] = {factors(0), factors(1), factors(kC > 2 ? 2 : 1),
-                                       factors(kC > 3 ? 3 : 1)};
+      // Not an array: vectors of unknown length may not stand in one.
+      const auto f0 = factors(0), f1 = factors(1), f2 = factors(kC > 2 ? 2 : 1),
+                 f3 = factors(kC > 3 ? 3 : 1);
       const auto store = [&](size_t i, hn::Vec<Four> v) HWY_ATTR {
-        if (i < kUsed)
-          hn::StoreU(hn::Mul(v, factor[i % kC]), d4,
-                     c + static_cast<Index>(i / kC) * p.c_row + static_cast<Index>(i % kC) * apart);
+        if (i >= kUsed) return;
+        const size_t stream = i % kC;
+        const auto factor = stream == 0 ? f0 : stream == 1 ? f1 : stream == 2 ? f2 : f3;
+        hn::StoreU(hn::Mul(v, factor), d4,
+                   c + static_cast<Index>(i / kC) * p.c_row + static_cast<Index>(stream) * apart);
       };
       for (size_t i = 0; i < kUsed; i += 4, sums += kSums) {
         hn::Vec<Four> v0, v1, v2, v3;
