@@ -70,13 +70,14 @@ inline constexpr Index kValueChunk = 1 << 14;
 
 // out[r, x] = out[r, x] * rescale[r] + sum_j p[r, j] v[j][x]
 struct ValueProduct {
-  const float* p;  // p[r * p_row + j]
+  const float* p;  // p[r * p_row + j]; pairs: that of keys 2i and 2i + 1 in p[r * p_row + i]
   Index p_row;
   StoredRows v;  // [n] rows of v, each [columns]
   float* out;    // out[r * out_row + x]
   Index out_row;
   const float* rescale;  // [rows]
   Index rows, n, columns;
+  bool pairs = false;  // p is of pairs and v of bf16; p of a key that is not there is 0
 };
 
 // c[r, col] += sum_x a[r, x] b[x, col]
@@ -100,8 +101,8 @@ struct SoftmaxStep {
   Index n;      // keys
   Index bias_begin;  // keys before this one have no bias, and bias need not be filled there (lanes
                      // only)
-  bool pairs = false;  // lanes only: p of keys 2i and 2i + 1, rounded to bf16, as pairs in row i of
-                       // s; that of a key that is not there is 0
+  bool pairs = false;  // p rounded to bf16, those of keys 2i and 2i + 1 as pairs: in row i of s
+                       // (lanes), or element i of each (rows); that of a key that is not there is 0
   Index rows;          // columns in use (lanes), or rows
   float pre_scale;     // multiplies a score, first
   float softcap;       // > 0: then bounds it, softcap * tanh(score / softcap); then bias is added

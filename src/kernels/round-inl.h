@@ -15,7 +15,7 @@ HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
 // Two numbers of each lane, rounded to bf16, as a pair.
-HWY_INLINE V32 PairOf(V32 first, V32 second) {
+HWY_INLINE V32 PairsOf(V32 first, V32 second) {
 #if HWY_TARGET == HWY_AVX3_ZEN4  // one instruction rounds both, one mixes them
   const hn::Repartition<hwy::bfloat16_t, F32> d_pairs;
   const hn::RebindToUnsigned<decltype(d_pairs)> d_bits;
@@ -38,6 +38,17 @@ HWY_INLINE V32 PairOf(V32 first, V32 second) {
     return hn::PromoteTo(d, hn::BitCast(d16, hn::DemoteTo(d_bf16, v)));
   };
   return hn::BitCast(F32(), hn::Or(bits(first), hn::ShiftLeft<16>(bits(second))));
+#endif
+}
+
+// The numbers of two vectors, rounded to bf16: neighbours, of the first and then of the second, as
+// pairs.
+HWY_INLINE V32 PairsAcross(V32 first, V32 second) {
+#if HWY_TARGET == HWY_SCALAR
+  return PairsOf(first, second);
+#else
+  const hn::Repartition<hwy::bfloat16_t, F32> d_pairs;
+  return hn::BitCast(F32(), hn::OrderedDemote2To(d_pairs, first, second));
 #endif
 }
 

@@ -24,6 +24,7 @@ struct EachLane {
   static HWY_INLINE V32 Sum(V32 v) { return v; }
   static HWY_INLINE V32 Load(const float* state) { return hn::LoadU(F32(), state); }
   static HWY_INLINE void Store(V32 v, float* state) { hn::StoreU(v, F32(), state); }
+  static HWY_INLINE V32 Pairs(V32 first, V32 second) { return PairsOf(first, second); }
 };
 
 // Lanes that share a row: all of them hold the row's value.
@@ -41,6 +42,7 @@ struct AcrossLanes {
   static HWY_INLINE V32 Sum(V32 v) { return hn::SumOfLanes(F32(), v); }
   static HWY_INLINE V32 Load(const float* state) { return hn::Set(F32(), *state); }
   static HWY_INLINE void Store(V32 v, float* state) { *state = hn::GetLane(v); }
+  static HWY_INLINE V32 Pairs(V32 first, V32 second) { return PairsAcross(first, second); }
 };
 
 // Contract steps 2 to 4: s = softcap(pre_scale * s) + bias, or -inf where bias is -inf: a select,
@@ -95,7 +97,8 @@ HWY_INLINE void OnlineStep(float* s, Index vectors, Index stride, ExpScale scale
     return p;
   };
   const auto store_pair = [&](Index at, V32 first, V32 second) HWY_ATTR {
-    if (kWeights == Weights::kPairs) hn::StoreU(PairOf(first, second), d, s + at / 2 * stride);
+    if (kWeights == Weights::kPairs)
+      hn::StoreU(Lanes::Pairs(first, second), d, s + at / 2 * stride);
   };
   j = 0;
   for (; j + 4 <= vectors; j += 4) {
@@ -151,8 +154,8 @@ inline void SoftmaxRows(const SoftmaxStep& p) {
       Prepare(s, p.bias == nullptr ? nullptr : p.bias + row * p.s_row, vectors, n, p);
     }
     for (Index j = p.n; j < vectors * n; ++j) s[j] = -std::numeric_limits<float>::infinity();
-    OnlineStep<AcrossLanes>(s, vectors, n, scale, p.row_max + row, p.row_sum + row,
-                            p.rescale + row);
+    const auto step = p.pairs ? OnlineStep<AcrossLanes, Weights::kPairs> : OnlineStep<AcrossLanes>;
+    step(s, vectors, n, scale, p.row_max + row, p.row_sum + row, p.rescale + row);
   }
 }
 

@@ -58,7 +58,7 @@ HWY_INLINE void RoundColumn(const SoftmaxBackward& p, Index col) {
     const bool both = j + 1 < p.n;
     const V32 ds = hn::LoadU(d, p.dp + at);
     const V32 next = both ? hn::LoadU(d, p.dp + at + p.row) : hn::Zero(d);
-    hn::StoreU(PairOf(ds, next), d, p.dp_pairs + j / 2 * p.row + col);
+    hn::StoreU(PairsOf(ds, next), d, p.dp_pairs + j / 2 * p.row + col);
     StoreRounded(ds, p.dp_rounded + at);
     StoreRounded(hn::LoadU(d, p.s + at), p.p_rounded + at);
     if (!both) return;

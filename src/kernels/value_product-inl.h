@@ -1,5 +1,5 @@
 // p v for few rows (decode): every value is read once, where it lies and as it is stored, for all
-// rows. Lanes hold d_v. Per-target header: see kernels.cc.
+// rows. Lanes hold d_v: of one key, or the pairs of two. Per-target header: see kernels.cc.
 #include "kernels/load-inl.h"
 
 #if defined(RAPT_KERNELS_VALUE_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -15,6 +15,79 @@ HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
 inline constexpr float kOnes[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+
+// What a step of a tile multiplies, from column `col` on: the values of a key.
+template <class Stored>
+class OneKey {
+ public:
+  using T = Stored;
+  using Number = float;
+  static constexpr Index kKeys = 1;
+  static constexpr size_t kGroup = kTogether<T>;  // vectors that are read together
+
+  HWY_INLINE OneKey(const ValueProduct& p, Index key, Index col)
+      : row_(RowAt<T>(p.v, key)), col_(col) {}
+  HWY_INLINE Together<T> Group(Index x) const { return {row_, col_ + x}; }
+  HWY_INLINE V32 Load(Index x) const { return LoadWide(row_, col_ + x); }
+  HWY_INLINE V32 LoadTail(Index n) const { return LoadWideTail(row_, col_, n); }
+
+ private:
+  const T* row_;
+  Index col_;
+};
+
+// The pairs of two keys. Where there is no second, its values are 0.
+class TwoKeys {
+ public:
+  using T = BFloat16;
+  using Number = Pair;
+  static constexpr Index kKeys = 2;
+  static constexpr size_t kGroup = HWY_TARGET == HWY_SCALAR ? 1 : 2;
+
+  HWY_INLINE TwoKeys(const ValueProduct& p, Index key, Index col)
+      : first_(Bits(RowAt<T>(p.v, key) + col)),
+        second_(key + 1 < p.n ? Bits(RowAt<T>(p.v, key + 1) + col) : kNone) {}
+  HWY_INLINE TwoKeys Group(Index x) const { return {first_ + x, second_ + x}; }
+#if HWY_TARGET != HWY_SCALAR
+  template <size_t kVector>
+  HWY_INLINE V32 Nth() const {
+    const hn::Repartition<std::uint16_t, F32> d;
+    const auto first = hn::LoadU(d, first_), second = hn::LoadU(d, second_);
+    return hn::BitCast(F32(), kVector == 0 ? hn::InterleaveWholeLower(d, first, second)
+                                           : hn::InterleaveWholeUpper(d, first, second));
+  }
+#else
+  template <size_t kVector>
+  HWY_INLINE V32 Nth() const {
+    return Load(0);
+  }
+#endif
+  HWY_INLINE V32 Load(Index x) const {
+    return Mixed(hn::LoadU(kHalf, first_ + x), hn::LoadU(kHalf, second_ + x));
+  }
+  HWY_INLINE V32 LoadTail(Index n) const {
+    const auto size = static_cast<size_t>(n);
+    return Mixed(hn::LoadN(kHalf, first_, size), hn::LoadN(kHalf, second_, size));
+  }
+
+ private:
+  using Half = hn::Rebind<std::uint16_t, F32>;
+  static constexpr Half kHalf{};
+  static constexpr std::uint16_t kNone[8 * hn::MaxLanes(F32())] = {};  // of the widest tile
+
+  HWY_INLINE TwoKeys(const std::uint16_t* first, const std::uint16_t* second)
+      : first_(first), second_(second) {}
+  static HWY_INLINE const std::uint16_t* Bits(const BFloat16* values) {
+    return reinterpret_cast<const std::uint16_t*>(values);
+  }
+  static HWY_INLINE V32 Mixed(hn::Vec<Half> first, hn::Vec<Half> second) {
+    const hn::RebindToUnsigned<F32> d;
+    return hn::BitCast(
+        F32(), hn::Or(hn::PromoteTo(d, first), hn::ShiftLeft<16>(hn::PromoteTo(d, second))));
+  }
+
+  const std::uint16_t *first_, *second_;
+};
 
 // Rows of v that one tile of 4 rows reads whole: v is read in its order, which is what the CPU's
 // prefetchers follow, once for four rows. Of 4 x 8 accumulators some lie in memory, which costs
@@ -69,16 +142,17 @@ HWY_INLINE bool IsLong(const ValueProduct& p) {
   return BytesOf<T>(p.columns) > kValueChunk / kLongKeys;
 }
 
-// Keys that so many bytes hold.
+// Keys that so many bytes hold, in whole pairs.
 template <class T>
 HWY_INLINE Index KeysOf(const ValueProduct& p, Index bytes) {
-  return HWY_MAX(bytes / HWY_MAX(BytesOf<T>(p.columns), Index{1}), Index{4});
+  return HWY_MAX(bytes / HWY_MAX(BytesOf<T>(p.columns), Index{1}), Index{4}) / 2 * 2;
 }
 
-template <class T, int kRows, int kVectors>
+template <class Values, int kRows, int kVectors>
 struct ValueTile {
+  using T = typename Values::T;
   static constexpr size_t kR = kRows, kV = kVectors;
-  static constexpr size_t kT = kTogether<T>;
+  static constexpr size_t kT = Values::kGroup;
 
   // Keys [begin, end).
   static void Run(const ValueProduct& p, Index row, Index col, Index begin, Index end) {
@@ -97,12 +171,12 @@ struct ValueTile {
                      hn::Set(d, rescale[I % kR]))...);
   }
 
-  template <size_t kVector>
-  static HWY_INLINE V32 Load(const Together<T>* groups, const T* v, Index col) {
+  template <size_t kVector, class Group>
+  static HWY_INLINE V32 Load(const Group* groups, const Values& v) {
     if constexpr (kV % kT == 0) {
       return groups[kVector / kT].template Nth<kVector % kT>();
     } else {
-      return LoadWide(v, col + static_cast<Index>(kVector) * Lanes());
+      return v.Load(static_cast<Index>(kVector) * Lanes());
     }
   }
 
@@ -117,7 +191,7 @@ struct ValueTile {
       HWY_ALIGN float frame[hn::MaxLanes(F32())];
       asm("" : : "r"(frame));
     }
-    const float* HWY_RESTRICT weights = p.p + row * p.p_row;
+    const float* HWY_RESTRICT weights = p.p + row * p.p_row + begin / Values::kKeys;
     const size_t n = hn::Lanes(d);
     // Asked for while these are computed: by a tile that reads pieces, its share of the rows after
     // `end`; by one that reads whole rows, those of pages to come. Others the CPU sees coming.
@@ -126,12 +200,14 @@ struct ValueTile {
     const Index share = col * (end - begin);
     const Index from = whole ? begin + kKeysAhead : end + share / p.columns;
     Ahead<T, kVectors> ahead(p, ask ? from : p.n, share % p.columns);
-    for (Index j = begin; j < end; ++j) {
-      const T* HWY_RESTRICT v = RowAt<T>(p.v, j);
-      ahead.Ask();
-      const Together<T> groups[] = {{v, col + static_cast<Index>(Group * kT * n)}...};
-      ((acc = hn::MulAdd(hn::Set(d, weights[static_cast<Index>(I % kR) * p.p_row + j]),
-                         Load<I / kR>(groups, v, col), acc)),
+    using Arithmetic = rapt::kernels::HWY_NAMESPACE::Arithmetic<typename Values::Number>;
+    for (Index j = begin; j < end; j += Values::kKeys, ++weights) {
+      const Values v(p, j, col);
+      for (Index key = 0; key < Values::kKeys; ++key) ahead.Ask();
+      const decltype(v.Group(0)) groups[] = {v.Group(static_cast<Index>(Group * kT * n))...};
+      ((acc = Arithmetic::MulAdd(
+            Arithmetic::Broadcast(weights + static_cast<Index>(I % kR) * p.p_row),
+            Load<I / kR>(groups, v), acc)),
        ...);
     }
     (hn::StoreU(acc, d, out + static_cast<Index>(I % kR) * p.out_row + (I / kR) * n), ...);
@@ -139,77 +215,84 @@ struct ValueTile {
 };
 
 // The columns that fill no vector.
-template <class T>
+template <class Values>
 void ValueTail(const ValueProduct& p, Index col) {
+  using Arithmetic = rapt::kernels::HWY_NAMESPACE::Arithmetic<typename Values::Number>;
   const F32 d;
   const Index n = p.columns - col;
   for (Index r = 0; r < p.rows; ++r) {
     float* out = p.out + r * p.out_row + col;
     V32 acc = hn::Mul(LoadTail(out, n), hn::Set(d, p.rescale[r]));
-    for (Index j = 0; j < p.n; ++j) {
-      acc =
-          hn::MulAdd(hn::Set(d, p.p[r * p.p_row + j]), LoadWideTail(RowAt<T>(p.v, j), col, n), acc);
+    const float* weights = p.p + r * p.p_row;
+    for (Index j = 0; j < p.n; j += Values::kKeys, ++weights) {
+      acc = Arithmetic::MulAdd(Arithmetic::Broadcast(weights), Values(p, j, col).LoadTail(n), acc);
     }
     StoreTail(acc, out, n);
   }
 }
 
 // Columns [col, end), as many as whole tiles of kVectors hold; returns the first that is left.
-template <class T, int kRows, int kVectors>
+template <class Values, int kRows, int kVectors>
 Index ValueColumns(const ValueProduct& p, Index row, Index col, Index col_end, Index begin,
                    Index end) {
   const Index step = kVectors * Lanes();
   for (; col + step <= col_end; col += step)
-    ValueTile<T, kRows, kVectors>::Run(p, row, col, begin, end);
+    ValueTile<Values, kRows, kVectors>::Run(p, row, col, begin, end);
   return col;
 }
 
 // Keys [begin, end) for kRows rows, in the widest tiles that leave registers free.
-template <class T, int kRows, int kWidest>
+template <class Values, int kRows, int kWidest>
 void ValueRows(const ValueProduct& p, Index row, Index col, Index col_end, Index begin, Index end) {
-  col = ValueColumns<T, kRows, kWidest>(p, row, col, col_end, begin, end);
-  if constexpr (kWidest > 4) col = ValueColumns<T, kRows, 4>(p, row, col, col_end, begin, end);
-  if constexpr (kWidest > 2) col = ValueColumns<T, kRows, 2>(p, row, col, col_end, begin, end);
-  ValueColumns<T, kRows, 1>(p, row, col, col_end, begin, end);
+  col = ValueColumns<Values, kRows, kWidest>(p, row, col, col_end, begin, end);
+  if constexpr (kWidest > 4) col = ValueColumns<Values, kRows, 4>(p, row, col, col_end, begin, end);
+  if constexpr (kWidest > 2) col = ValueColumns<Values, kRows, 2>(p, row, col, col_end, begin, end);
+  ValueColumns<Values, kRows, 1>(p, row, col, col_end, begin, end);
 }
 
 // Where several tiles read the same keys, each a piece of every row: a chunk of keys at a time,
 // which stays in L1. The CPU's prefetchers follow what is read in order and not such pieces, so
 // each chunk is asked for in order while the one before it is computed. Of long rows a chunk has
 // only kLongKeys, and a piece of their columns: so many rows in step the prefetchers follow.
-inline void ValueProductOf(const ValueProduct& p) {
-  ForType(p.v.type, [&](auto t) HWY_ATTR {
-    using T = decltype(t);
-    const bool whole = IsWhole<T>(p);
-    const Index keys = IsLong<T>(p) ? kLongKeys : KeysOf<T>(p, whole ? kWholeChunk : kValueChunk);
-    const Index columns =
-        IsLong<T>(p) ? kValueChunk / kLongKeys / Index{sizeof(T)} : HWY_MAX(p.columns, Index{1});
-    Index begin = 0;
-    do {  // once at least: rescale
-      const Index end = HWY_MIN(begin + keys, p.n);
-      for (Index col = 0; col < p.columns; col += columns) {
-        const Index col_end = HWY_MIN(col + columns, p.columns);
-        Index row = 0;
-        if constexpr (kWholeRows<T>) {
-          for (; whole && row + 4 <= p.rows; row += 4)
-            ValueRows<T, 4, 8>(p, row, col, col_end, begin, end);
-          for (; whole && row + 2 <= p.rows; row += 2)
-            ValueRows<T, 2, 8>(p, row, col, col_end, begin, end);
-        }
-        if constexpr (RAPT_MANY_REGISTERS) {
-          for (; row + 8 <= p.rows; row += 8)
-            ValueRows<T, 8, kTogether<T> == 2 ? 2 : 3>(p, row, col, col_end, begin, end);
-          for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 4>(p, row, col, col_end, begin, end);
-        } else {
-          for (; row + 4 <= p.rows; row += 4) ValueRows<T, 4, 2>(p, row, col, col_end, begin, end);
-        }
-        for (; row + 2 <= p.rows; row += 2) ValueRows<T, 2, 4>(p, row, col, col_end, begin, end);
-        for (; row < p.rows; ++row) ValueRows<T, 1, 8>(p, row, col, col_end, begin, end);
+template <class Values>
+void ValuesOf(const ValueProduct& p) {
+  using T = typename Values::T;
+  const bool whole = IsWhole<T>(p);
+  const Index keys = IsLong<T>(p) ? kLongKeys : KeysOf<T>(p, whole ? kWholeChunk : kValueChunk);
+  const Index columns =
+      IsLong<T>(p) ? kValueChunk / kLongKeys / Index{sizeof(T)} : HWY_MAX(p.columns, Index{1});
+  Index begin = 0;
+  do {  // once at least: rescale
+    const Index end = HWY_MIN(begin + keys, p.n);
+    for (Index col = 0; col < p.columns; col += columns) {
+      const Index col_end = HWY_MIN(col + columns, p.columns);
+      Index row = 0;
+      if constexpr (kWholeRows<T>) {
+        for (; whole && row + 4 <= p.rows; row += 4)
+          ValueRows<Values, 4, 8>(p, row, col, col_end, begin, end);
+        for (; whole && row + 2 <= p.rows; row += 2)
+          ValueRows<Values, 2, 8>(p, row, col, col_end, begin, end);
       }
-      begin = end;
-    } while (begin < p.n);
-    if (const Index tail = p.columns % Lanes(); tail != 0) ValueTail<T>(p, p.columns - tail);
-  });
+      if constexpr (RAPT_MANY_REGISTERS) {
+        for (; row + 8 <= p.rows; row += 8)
+          ValueRows<Values, 8, Values::kGroup == 2 ? 2 : 3>(p, row, col, col_end, begin, end);
+        for (; row + 4 <= p.rows; row += 4)
+          ValueRows<Values, 4, 4>(p, row, col, col_end, begin, end);
+      } else {
+        for (; row + 4 <= p.rows; row += 4)
+          ValueRows<Values, 4, 2>(p, row, col, col_end, begin, end);
+      }
+      for (; row + 2 <= p.rows; row += 2) ValueRows<Values, 2, 4>(p, row, col, col_end, begin, end);
+      for (; row < p.rows; ++row) ValueRows<Values, 1, 8>(p, row, col, col_end, begin, end);
+    }
+    begin = end;
+  } while (begin < p.n);
+  if (const Index tail = p.columns % Lanes(); tail != 0) ValueTail<Values>(p, p.columns - tail);
+}
+
+inline void ValueProductOf(const ValueProduct& p) {
+  if (p.pairs) return ValuesOf<TwoKeys>(p);
+  ForType(p.v.type, [&](auto t) HWY_ATTR { ValuesOf<OneKey<decltype(t)>>(p); });
 }
 
 }  // namespace rapt::kernels::HWY_NAMESPACE

@@ -136,7 +136,9 @@ Explanation explain(const tiles::AttentionProblem& problem, const tiles::Attenti
   for (Index unit = 0; unit < plan.units; ++unit) {
     const tiles::Cut& cut = cut_of_unit(plan, unit);
     const tiles::Rows rows = rows_of_unit(problem, cut, unit);
-    const Index panel = cut.algorithm == &tiles::kFlashRows ? rows.count : plan.tile->columns;
+    const bool few =
+        cut.algorithm == &tiles::kFlashRows || cut.algorithm == &tiles::kFlashRowsPairs;
+    const Index panel = few ? rows.count : plan.tile->columns;
     count_tiles(
         rows, panel, cut.block_kv, problem.d_k + problem.d_v,
         [](tiles::Keys keys, tiles::Keys reachable) {

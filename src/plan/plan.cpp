@@ -16,7 +16,7 @@ namespace rapt::plan {
 namespace {
 
 const tiles::AttentionAlgorithm* const kAttention[] = {&tiles::kFlashPairs, &tiles::kFlashLanes,
-                                                       &tiles::kFlashRows};
+                                                       &tiles::kFlashRowsPairs, &tiles::kFlashRows};
 const tiles::GemmAlgorithm* const kGemm[] = {&tiles::kGemmDot, &tiles::kGemmPairs,
                                              &tiles::kGemmRows, &tiles::kGemmDirect,
                                              &tiles::kGemmPacked};

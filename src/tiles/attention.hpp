@@ -129,6 +129,7 @@ const char* refuse_pairs(const AttentionProblem&, Type out, const AttentionBlock
 
 extern const AttentionAlgorithm kFlashPairs;
 extern const AttentionAlgorithm kFlashLanes;
+extern const AttentionAlgorithm kFlashRowsPairs;
 extern const AttentionAlgorithm kFlashRows;
 
 }  // namespace rapt::tiles

@@ -91,7 +91,10 @@ class Floats {
   }
   // Values with NaN or infinity, of the last v().
   NotFinite& not_finite() { return *not_finite_; }
-  KeyBlock finite_v() const { return not_finite_->zeroed(); }
+  KeyBlock finite_v() const {
+    const StoredRows rows = not_finite_->zeroed();
+    return {reinterpret_cast<const float*>(rows.first), rows.stride / bytes_of(Type::f32)};
+  }
   // p [n, NR] as floats, in place.
   static void unpack_weights(float*, Index, Index) {}
 

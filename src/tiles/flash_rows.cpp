@@ -9,7 +9,11 @@
 //   o = o * rescale + s V     step 6, V in place
 //
 // once for the keys of the part, and the online part of the softmax is the merging of the parts.
+//
+// flash_rows_pairs is the same on pairs of bf16, for CPUs that multiply them: of neighbours along
+// d_k in q and K, of neighbouring keys in p and V.
 #include <algorithm>
+#include <cstring>
 #include <span>
 
 #include "tiles/scores.hpp"
@@ -58,14 +62,15 @@ struct Buffers {
   }
 };
 
-// Whether q k^T multiplies pairs of bf16, which halves its work and widens nothing. Each product is
-// exact and sums are f32, but the CPU takes denormal numbers for 0.
-bool in_pairs(const AttentionProblem& p, const AttentionPlan& plan) {
-  return plan.kernels->native_pairs && p.round_weights != RoundWeights::never &&
-         all_bf16(p, p.out.type) && p.k.contiguous() && p.d_k % 2 == 0;
+const char* refuse(const AttentionProblem&, Index, const AttentionBlocks&) { return nullptr; }
+
+const char* refuse_of_pairs(const AttentionProblem& p, Index, const AttentionBlocks& blocks) {
+  if (const char* reason = refuse_pairs(p, p.out.type, blocks)) return reason;
+  if (p.d_k % 2 != 0) return "d_k is odd";
+  return nullptr;
 }
 
-const char* refuse(const AttentionProblem&, Index, const AttentionBlocks&) { return nullptr; }
+bool in_pairs(const Task& task) { return task.cut->algorithm == &kFlashRowsPairs; }
 
 void cut(const AttentionProblem&, const AttentionPlan&, const AttentionBlocks& blocks, Cut& cut) {
   cut.block_q = std::min(kRows, std::max<Index>(cut.rows, 1));
@@ -89,6 +94,16 @@ void ask_for_first(const StoredRows& v, Index keys, Index row_bytes) {
   }
 }
 
+// p of n keys as floats, in place.
+void unpack_weights(float* p, Index n) {
+  for (Index j = n - 1; j >= 0; --j) {
+    BFloat16 weight;
+    std::memcpy(&weight, reinterpret_cast<const std::byte*>(p) + j * Index{sizeof(weight)},
+                sizeof(weight));
+    p[j] = to_float(weight);
+  }
+}
+
 // Steps 1 to 6 for rows of the same keys, `whole` of which all of them attend: those of one task,
 // or of several when that is all.
 void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole,
@@ -106,7 +121,7 @@ void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole
   ask_for_first(v, n, bytes_of_row(v.type, p.d_v));
 
   // s[r, j] = q_r . k_j
-  const bool pairs = in_pairs(p, plan);
+  const bool pairs = in_pairs(task);
   const Index numbers = pairs ? p.d_k / 2 : p.d_k;
   kernel.dot_product(
       {.a = buffers.q,
@@ -131,6 +146,7 @@ void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole
                        .s_row = buffers.s_row,
                        .n = n,
                        .bias_begin = 0,
+                       .pairs = pairs,
                        .rows = rows,
                        .pre_scale = units.pre_scale,
                        .softcap = p.softcap,
@@ -150,15 +166,17 @@ void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole
   const bool care = masked && not_finite.any();
   kernel.value_product({.p = buffers.s,
                         .p_row = buffers.s_row,
-                        .v = care ? stored_rows(not_finite.zeroed()) : v,
+                        .v = care ? not_finite.zeroed() : v,
                         .out = state.out,
                         .out_row = p.d_v,
                         .rescale = buffers.rescale,
                         .rows = rows,
                         .n = n,
-                        .columns = p.d_v});
-  if (care)
-    not_finite.add(n, 0, rows, buffers.s, buffers.bias, buffers.s_row, 1, state.out, p.d_v, 1);
+                        .columns = p.d_v,
+                        .pairs = pairs});
+  if (!care) return;
+  for (Index r = 0; pairs && r < rows; ++r) unpack_weights(buffers.s + r * buffers.s_row, n);
+  not_finite.add(n, 0, rows, buffers.s, buffers.bias, buffers.s_row, 1, state.out, p.d_v, 1);
 }
 
 // The tasks leave their states, or write their rows.
@@ -173,7 +191,7 @@ void run_together(const AttentionPlan& plan, std::span<const Task> tasks, const 
   for (const Task& task : tasks) {
     for (Index r = 0; r < task.rows.count; ++r) {
       const std::byte* q = task.rows.at(p.q, r);
-      if (in_pairs(p, plan)) {
+      if (in_pairs(task)) {
         copy_pairs(q, p.q.column_stride, p.d_k, buffers.q + (rows + r) * p.d_k / 2);
       } else {
         read_row(*plan.kernels, p.q, q, p.d_k, buffers.q + (rows + r) * p.d_k);
@@ -228,6 +246,8 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
 
 }  // namespace
 
+const AttentionAlgorithm kFlashRowsPairs = {"flash_rows_pairs", refuse_of_pairs, cut, workspace,
+                                            run};
 const AttentionAlgorithm kFlashRows = {"flash_rows", refuse, cut, workspace, run};
 
 }  // namespace rapt::tiles

@@ -199,7 +199,7 @@ class KeyReader {
 // Values with NaN or infinity, in a tile where not every row attends every key. 0 * NaN would reach
 // rows that do not attend it, so the product runs on a copy with zeros in their place (the same
 // bits for every row that attends none of them), and then the rows that do attend one get it added,
-// pair by pair.
+// pair by pair. The copy is of floats, or of bf16 where the values are.
 class NotFinite {
  public:
   // copy: [keys, depth], for this block of keys; or null, where the caller makes it.
@@ -212,15 +212,16 @@ class NotFinite {
     if (known_) return any_;
     known_ = true;
     for (Index j = 0; j < keys_ && !any_; ++j) any_ = any_in(row_at(v_, j));
-    for (Index j = 0; any_ && copy_ != nullptr && j < keys_; ++j) {
-      float* to = copy_ + j * depth_;
-      kernel_.widen(v_.type, row_at(v_, j), depth_, to);
-      for (Index x = 0; x < depth_; ++x) to[x] = std::isfinite(to[x]) ? to[x] : 0.0f;
-    }
+    for (Index j = 0; any_ && copy_ != nullptr && j < keys_; ++j) copy_finite(j);
     return any_;
   }
   bool found() const { return any_; }  // what any() said
-  KeyBlock zeroed() const { return {copy_, depth_}; }
+  StoredRows zeroed() const {
+    const Type type = v_.type == Type::bf16 ? Type::bf16 : Type::f32;
+    return {.first = reinterpret_cast<const std::byte*>(copy_),
+            .stride = depth_ * bytes_of(type),
+            .type = type};
+  }
 
   // out[r * out_row + x * out_depth] += p[r * row_step + j * key_step] * v[j, x] where v[j, x] is
   // not finite and the row attends key j of the n: all of the first `whole`, and then those
@@ -241,6 +242,20 @@ class NotFinite {
   }
 
  private:
+  void copy_finite(Index j) const {
+    const std::byte* from = row_at(v_, j);
+    if (v_.type == Type::bf16) {
+      const auto* values = reinterpret_cast<const BFloat16*>(from);
+      BFloat16* to = reinterpret_cast<BFloat16*>(copy_) + j * depth_;
+      for (Index x = 0; x < depth_; ++x)
+        to[x] = std::isfinite(to_float(values[x])) ? values[x] : BFloat16{};
+      return;
+    }
+    float* to = copy_ + j * depth_;
+    kernel_.widen(v_.type, from, depth_, to);
+    for (Index x = 0; x < depth_; ++x) to[x] = std::isfinite(to[x]) ? to[x] : 0.0f;
+  }
+
   // Without a branch in the loop, so that it runs in vectors: the exponent's lowest bit, added,
   // carries into the sign where all of its bits are set.
   template <class Bits>

@@ -268,9 +268,23 @@ TEST(DotProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
   }
 }
 
+// Each row as pairs of neighbours, which take half of it: what lies behind is NaN.
+void round_in_pairs(Tensor<float>& p, Index rows, Index n) {
+  const std::vector<float> floats = p.values();
+  p.fill([](std::int64_t) { return std::numeric_limits<float>::quiet_NaN(); });
+  for (Index i = 0; i < rows * n; ++i) {
+    const Index r = i / n, j = i % n;
+    const auto bits = [&](Index key) {
+      return key < n ? std::uint32_t{to_bf16(floats[static_cast<std::size_t>(r * n + key)]).bits}
+                     : 0;
+    };
+    if (j % 2 == 0) p[r * n + j / 2] = std::bit_cast<float>(bits(j) | bits(j + 1) << 16);
+  }
+}
+
 template <class T>
 void check_value_product(const kernels::Kernels& kernel, Index rows, Index columns, Index n,
-                         Random& random) {
+                         Random& random, bool pairs) {
   const Edge edge = random.percent(50) ? Edge::end : Edge::start;
   Tensor<float> p({rows, n}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
   Tensor<float> v({n, columns});
@@ -283,6 +297,8 @@ void check_value_product(const kernels::Kernels& kernel, Index rows, Index colum
   const std::vector<float> before = out.values();
   std::vector<float> rescale;
   for (Index r = 0; r < rows; ++r) rescale.push_back(random.pick({0.0f, 0.5f, 1.0f}));
+  const std::vector<float> weights = p.values();
+  if (pairs) round_in_pairs(p, rows, n);
   kernel.value_product({.p = p.data(),
                         .p_row = p.strides()[0],
                         .v = stored_rows(stored, v_rows, random),
@@ -291,12 +307,14 @@ void check_value_product(const kernels::Kernels& kernel, Index rows, Index colum
                         .rescale = rescale.data(),
                         .rows = rows,
                         .n = n,
-                        .columns = columns});
+                        .columns = columns,
+                        .pairs = pairs});
   for (Index r = 0; r < rows; ++r) {
     for (Index x = 0; x < columns; ++x) {
       float want =
           before[static_cast<std::size_t>(r * columns + x)] * rescale[static_cast<std::size_t>(r)];
-      for (Index j = 0; j < n; ++j) want += p[r * n + j] * v[j * columns + x];
+      for (Index j = 0; j < n; ++j)
+        want += weights[static_cast<std::size_t>(r * n + j)] * v[j * columns + x];
       ASSERT_EQ(out[r * columns + x], want)
           << r << " of " << rows << ", " << x << " of " << columns << ", " << n << " keys";
     }
@@ -305,18 +323,18 @@ void check_value_product(const kernels::Kernels& kernel, Index rows, Index colum
 }
 
 template <class T>
-void check_value_product(const kernels::Kernels& kernel, std::uint64_t seed) {
+void check_value_product(const kernels::Kernels& kernel, std::uint64_t seed, bool pairs = false) {
   Random random(seed);
   for (Index rows = 1; rows <= 9; ++rows) {
     for (Index columns = 1; columns <= 9 * kernel.lanes; columns += 1 + columns / 9)
-      check_value_product<T>(kernel, rows, columns, random.between(0, 9), random);
+      check_value_product<T>(kernel, rows, columns, random.between(0, 9), random, pairs);
   }
   // As wide as tiles are, and many keys, of which some tiles read so many bytes at a time.
   constexpr Index kChunk = 1 << 17;
   for (const Index rows : {1, 3, 4, 9}) {
     for (const Index columns : {4 * kernel.lanes, 8 * kernel.lanes}) {
       const Index keys = kChunk / (columns * static_cast<Index>(sizeof(T)));
-      check_value_product<T>(kernel, rows, columns, keys + 3, random);
+      check_value_product<T>(kernel, rows, columns, keys + 3, random, pairs);
     }
   }
 }
@@ -328,6 +346,7 @@ TEST(ValueProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
     check_value_product<BFloat16>(*kernels, 15);
     check_value_product<Float16>(*kernels, 16);
     check_value_product<std::int8_t>(*kernels, 17);
+    check_value_product<BFloat16>(*kernels, 18, true);
   }
 }
 

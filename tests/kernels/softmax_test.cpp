@@ -235,6 +235,52 @@ TEST(Softmax, WritesPairs) {
   }
 }
 
+// And along the keys: those of a row are neighbours.
+TEST(Softmax, WritesPairsAlongKeys) {
+  for (const kernels::Kernels* kernels : all_targets()) {
+    Random random(6);
+    const Index lanes = kernels->lanes, rows = 3;
+    for (Index n = 1; n <= 5 * lanes + 3; n += lanes > 16 ? 7 : 1) {
+      const Index s_row = (n + lanes - 1) / lanes * lanes;
+      std::vector<float> scores(static_cast<std::size_t>(rows * s_row));
+      for (float& x : scores) x = static_cast<float>(random.normal() * 30);
+      const auto step = [&](bool pairs) {
+        const auto states = static_cast<std::size_t>(rows);
+        std::vector<std::vector<float>> all = {scores, std::vector<float>(states, -kInf),
+                                               std::vector<float>(states, 0),
+                                               std::vector<float>(states, 0)};
+        kernels->softmax_rows({.s = all[0].data(),
+                               .bias = nullptr,
+                               .s_row = s_row,
+                               .n = n,
+                               .bias_begin = 0,
+                               .pairs = pairs,
+                               .rows = rows,
+                               .pre_scale = 1,
+                               .softcap = 0,
+                               .scale = 1,
+                               .row_max = all[1].data(),
+                               .row_sum = all[2].data(),
+                               .rescale = all[3].data()});
+        return all;
+      };
+      const auto floats = step(false), pairs = step(true);
+      for (std::size_t state : {1u, 2u, 3u}) ASSERT_EQ(floats[state], pairs[state]);
+      for (Index r = 0; r < rows; ++r) {
+        for (Index j = 0; j < n + n % 2; ++j) {
+          const float p = j < n ? floats[0][static_cast<std::size_t>(r * s_row + j)] : 0;
+          const auto pair =
+              std::bit_cast<std::uint32_t>(pairs[0][static_cast<std::size_t>(r * s_row + j / 2)]);
+          const auto got = static_cast<std::uint16_t>(pair >> j % 2 * 16);
+          if (p < kSmallestNormal && got == 0) continue;
+          ASSERT_EQ(got, to_bf16(p).bits)
+              << kernels->target << " key " << j << " of " << n << " row " << r << " p " << p;
+        }
+      }
+    }
+  }
+}
+
 TEST(Softmax, KeepsNaNInItsRow) {  // B35
   for (const kernels::Kernels* kernels : all_targets()) {
     const Index n = 2 * kernels->lanes + 3, lanes = kernels->lanes;

@@ -356,7 +356,7 @@ TEST(Explain, SaysWhatIsSkippedAndWhy) {
   const Explanation decode =
       explain(AnyQ(data.data(), {1, 1, 64}), k, v, AnyOut(out.data(), {1, 1, 64}));
   EXPECT_EQ(decode.cuts[0].algorithm, "flash_rows");
-  ASSERT_EQ(decode.cuts[0].refused.size(), 2u);
+  ASSERT_EQ(decode.cuts[0].refused.size(), 3u);
   EXPECT_EQ(decode.cuts[0].refused[1].algorithm, "flash_lanes");
   EXPECT_NE(decode.cuts[0].refused[1].reason.find("few rows"), std::string::npos);
   EXPECT_GT(decode.cuts[0].parts, 1);
@@ -385,6 +385,21 @@ TEST(Explain, SaysWhetherWeightsAreRounded) {
   EXPECT_EQ(algorithm(RoundWeights::where_native, o),
             target() == "AVX3_ZEN4" ? "flash_pairs" : "flash_lanes");
   EXPECT_EQ(algorithm(RoundWeights::always, AnyOut(wide.data(), {1, kLength, 64})), "flash_lanes");
+
+  const auto decode = [&](RoundWeights round_weights, std::int64_t depth) {
+    AttentionOptions options;
+    options.round_weights = round_weights;
+    return explain(AnyQ(data.data(), {1, 1, depth}), AnyK(data.data(), {1, kLength, depth}),
+                   AnyV(data.data(), {1, kLength, depth}), AnyOut(out.data(), {1, 1, depth}),
+                   options)
+        .cuts[0]
+        .algorithm;
+  };
+  EXPECT_EQ(decode(RoundWeights::always, 64), "flash_rows_pairs");
+  EXPECT_EQ(decode(RoundWeights::always, 63), "flash_rows");
+  EXPECT_EQ(decode(RoundWeights::never, 64), "flash_rows");
+  EXPECT_EQ(decode(RoundWeights::where_native, 64),
+            target() == "AVX3_ZEN4" ? "flash_rows_pairs" : "flash_rows");
 }
 
 // A KV head of 2 query heads, and what is beside it.
