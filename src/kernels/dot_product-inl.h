@@ -71,36 +71,51 @@ struct DotTile {
   // Columns [col, end), and those that lie apart, 2 apart, ... after each. Those that do not exist
   // are computed of the last one, and not stored.
   static void Run(const DotProduct& p, Index row, Index col, Index end, Index apart) {
+    RunStreams(p, row, col, end, apart, std::make_index_sequence<kC>());
+  }
+
+  template <size_t... C>
+  static HWY_INLINE void RunStreams(const DotProduct& p, Index row, Index col, Index end,
+                                    Index apart, std::index_sequence<C...>) {
+    const auto stream = [&](size_t c, Index first) HWY_ATTR {
+      return RowCursor<T>(p.b, first + static_cast<Index>(c) * apart, p.columns - 1);
+    };
+    RowCursor<T> b[] = {stream(C, col)...}, next[] = {stream(C, col + kDotAhead)...};
+    // Asked for once, where arithmetic or jumps from page to page hold the CPU's prefetchers up.
+    const bool ask = row == 0 && (kRows > 1 || p.b.pages.table != nullptr);
     HWY_ALIGN float sums[kFours * kSums];
     for (; col < end; col += kDotSteps) {
       const Index steps = HWY_MIN(kDotSteps, end - col);
-      for (Index step = 0; step < steps; ++step)
-        Start(p, row, col + step, apart, sums + step * 4, std::make_index_sequence<kFours * 4>());
+      for (Index step = 0; step < steps; ++step) {
+        Start(p, row, b, ask ? next : nullptr, sums + step * 4,
+              std::make_index_sequence<kFours * 4>());
+        (b[C].Next(), ...);
+        if (ask) (next[C].Next(), ...);
+      }
       Write(p, row, col, apart, steps, sums);
     }
   }
 
   template <size_t... I>
-  static HWY_INLINE void Start(const DotProduct& p, Index row, Index col, Index apart, float* to,
+  static HWY_INLINE void Start(const DotProduct& p, Index row, const RowCursor<T>* b,
+                               const RowCursor<T>* next, float* to,
                                std::index_sequence<I...> indices) {
-    Multiply(p, row, col, apart, to, indices, std::make_index_sequence<kC>(),
+    Multiply(p, row, b, next, to, indices, std::make_index_sequence<kC>(),
              std::make_index_sequence<kTogether<T>>(), (static_cast<void>(I), hn::Zero(F32()))...);
   }
 
   // Accumulator i is row i / kC of a, row i % kC of b.
   template <size_t... I, size_t... C, size_t... Nth, class... V>
-  static HWY_INLINE void Multiply(const DotProduct& p, Index row, Index col, Index apart, float* to,
+  static HWY_INLINE void Multiply(const DotProduct& p, Index row, const RowCursor<T>* rows,
+                                  const RowCursor<T>* rows_ahead, float* to,
                                   std::index_sequence<I...>, std::index_sequence<C...>,
                                   std::index_sequence<Nth...>, V... acc) {
     const F32 d;
     const Index n = Lanes();
     const float* HWY_RESTRICT a = p.a + row * p.a_row;
-    const Index last = p.columns - 1;
-    const T* const b[] = {RowAt<T>(p.b, HWY_MIN(col + static_cast<Index>(C) * apart, last))...};
-    // Asked for once, where arithmetic or jumps from page to page hold the CPU's prefetchers up.
-    const bool ask = row == 0 && (kRows > 1 || p.b.rows != nullptr);
-    const T* const next[] = {
-        RowAt<T>(p.b, HWY_MIN(col + kDotAhead + static_cast<Index>(C) * apart, last))...};
+    const T* const b[] = {rows[C].Row()...};
+    const bool ask = rows_ahead != nullptr;
+    const T* const next[] = {(ask ? rows_ahead : rows)[C].Row()...};
     const auto multiply = [&](auto load_a, auto load_b,
                               Index x) HWY_ATTR __attribute__((always_inline)) {
       const V32 k0 = load_b(0), k1 = load_b(1);

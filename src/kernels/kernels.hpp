@@ -42,12 +42,27 @@ struct TileProduct {
 // Pairs: two bf16 numbers in the place of one float, the first in its low half. Kernels read them
 // at any address.
 
-// Rows of a matrix, each contiguous: at equal distances, or anywhere.
+// Pages of rows: row i of a matrix is row (begin + i) % size of page table[(begin + i) / size *
+// table_stride].
+struct RowPages {
+  const std::int32_t* table = nullptr;  // null: there are no pages
+  Index table_stride = 1;
+  Index stride = 0;  // from page number to page number, in bytes
+  Index size = 1;    // at most kMost
+  Index begin = 0;   // less than size
+
+  // (begin + i) / size as a product and a shift, right for all rows that a kernel is given.
+  static constexpr Index kMost = Index{1} << 20;
+  static constexpr int kShift = 44;
+  Index inverse = 0;  // 2^kShift / size, rounded up
+};
+
+// Rows of a matrix, each contiguous: at equal distances, or in pages.
 struct StoredRows {
-  const std::byte* first = nullptr;
-  Index stride = 0;                   // in bytes
-  const void* const* rows = nullptr;  // when not null, instead of first and stride
-  Type type = Type::f32;              // int4: only where lanes <= 16
+  const std::byte* first = nullptr;  // row 0, or that of page 0
+  Index stride = 0;                  // in bytes
+  Type type = Type::f32;             // int4: only where lanes <= 16
+  RowPages pages{};
 };
 
 // c[r, col] = alpha * b_scale[col] * sum_x a[r, x] b[col, x] + beta * c[r, col]

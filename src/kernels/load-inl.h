@@ -162,9 +162,46 @@ class Together<Int4Group> {
 // Row i.
 template <class T>
 HWY_INLINE const T* RowAt(const StoredRows& rows, Index i) {
-  return reinterpret_cast<const T*>(rows.rows == nullptr ? rows.first + i * rows.stride
-                                                         : rows.rows[i]);
+  const std::byte* first = rows.first;
+  if (const RowPages& pages = rows.pages; pages.table != nullptr) {
+    i += pages.begin;
+    const Index page = i * pages.inverse >> RowPages::kShift;
+    first += pages.table[page * pages.table_stride] * pages.stride;
+    i -= page * pages.size;
+  }
+  return reinterpret_cast<const T*>(first + i * rows.stride);
 }
+
+// Rows i, i + 1, ... one after the other; after the last one it stays there.
+template <class T>
+class RowCursor {
+ public:
+  HWY_INLINE RowCursor(const StoredRows& rows, Index i, Index last) : rows_(rows), last_(last) {
+    if (last >= 0) Jump(i);
+  }
+  HWY_INLINE const T* Row() const { return row_; }
+  HWY_INLINE void Next() {
+    if (--left_ == 0) {
+      Jump(next_);
+    } else {
+      row_ = reinterpret_cast<const T*>(reinterpret_cast<const std::byte*>(row_) + rows_.stride);
+    }
+  }
+
+ private:
+  HWY_INLINE void Jump(Index i) {
+    i = HWY_MIN(i, last_);
+    row_ = RowAt<T>(rows_, i);
+    const RowPages& pages = rows_.pages;
+    left_ = last_ + 1 - i;
+    if (pages.table != nullptr) left_ = HWY_MIN(left_, pages.size - (pages.begin + i) % pages.size);
+    next_ = i + left_;
+  }
+
+  const StoredRows& rows_;
+  const T* row_ = nullptr;
+  Index last_, next_ = 0, left_ = 0;  // rows until it must look where the next one lies
+};
 
 // Bytes of n elements, n a multiple of 32 for int4.
 template <class T>

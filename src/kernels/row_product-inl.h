@@ -37,7 +37,7 @@ HWY_INLINE void AddColumns(const RowProduct& p, Index x, float* c, std::index_se
 template <class T>
 HWY_INLINE Index ColumnsToAlign(const RowProduct& p) {
   const Index bytes = BytesOf<T>(Lanes());
-  if (p.b.rows != nullptr || p.b.stride % bytes != 0) return 0;
+  if (p.b.pages.table != nullptr || p.b.stride % bytes != 0) return 0;
   const auto beyond =
       static_cast<Index>(reinterpret_cast<std::uintptr_t>(p.b.first) % static_cast<size_t>(bytes));
   return beyond == 0 ? 0 : HWY_MIN((bytes - beyond) / BytesOf<T>(1), p.columns);

@@ -16,7 +16,7 @@ namespace rapt::kernels::HWY_NAMESPACE {
 
 inline constexpr float kOnes[8] = {1, 1, 1, 1, 1, 1, 1, 1};
 
-// What a step of a tile multiplies, from column `col` on: the values of a key.
+// What a step of a tile multiplies, from column `col` on: the values of a key, the next one.
 template <class Stored>
 class OneKey {
  public:
@@ -25,8 +25,9 @@ class OneKey {
   static constexpr Index kKeys = 1;
   static constexpr size_t kGroup = kTogether<T>;  // vectors that are read together
 
-  HWY_INLINE OneKey(const ValueProduct& p, Index key, Index col)
-      : row_(RowAt<T>(p.v, key)), col_(col) {}
+  HWY_INLINE OneKey(RowCursor<T>& rows, Index col, bool /*two*/) : row_(rows.Row()), col_(col) {
+    rows.Next();
+  }
   HWY_INLINE Together<T> Group(Index x) const { return {row_, col_ + x}; }
   HWY_INLINE V32 Load(Index x) const { return LoadWide(row_, col_ + x); }
   HWY_INLINE V32 LoadTail(Index n) const { return LoadWideTail(row_, col_, n); }
@@ -44,9 +45,13 @@ class TwoKeys {
   static constexpr Index kKeys = 2;
   static constexpr size_t kGroup = HWY_TARGET == HWY_SCALAR ? 1 : 2;
 
-  HWY_INLINE TwoKeys(const ValueProduct& p, Index key, Index col)
-      : first_(Bits(RowAt<T>(p.v, key) + col)),
-        second_(key + 1 < p.n ? Bits(RowAt<T>(p.v, key + 1) + col) : kNone) {}
+  HWY_INLINE TwoKeys(RowCursor<T>& rows, Index col, bool two)
+      : first_(Bits(rows.Row() + col)), second_(kNone) {
+    rows.Next();
+    if (!two) return;
+    second_ = Bits(rows.Row() + col);
+    rows.Next();
+  }
   HWY_INLINE TwoKeys Group(Index x) const { return {first_ + x, second_ + x}; }
 #if HWY_TARGET != HWY_SCALAR
   template <size_t kVector>
@@ -109,8 +114,9 @@ inline constexpr Index kKeysAhead = 32;
 template <class T, int kVectors>
 class Ahead {
  public:
-  HWY_INLINE Ahead(const ValueProduct& p, Index key, Index x) : p_(p), key_(key), x_(x) {
-    if (key_ < p_.n) at_ = Bytes(key_) + BytesOf<T>(x_);
+  HWY_INLINE Ahead(const ValueProduct& p, Index key, Index x)
+      : p_(p), rows_(p.v, key, p.n - 1), key_(key), x_(x) {
+    at_ = Bytes() + BytesOf<T>(x_);
   }
 
   HWY_INLINE void Ask() {
@@ -122,16 +128,17 @@ class Ahead {
     x_ += step;
     if (x_ < p_.columns) return;
     x_ = 0;
-    if (++key_ < p_.n) at_ = Bytes(key_);
+    ++key_;
+    rows_.Next();
+    at_ = Bytes();
   }
 
  private:
-  HWY_INLINE const char* Bytes(Index key) const {
-    return reinterpret_cast<const char*>(RowAt<T>(p_.v, key));
-  }
+  HWY_INLINE const char* Bytes() const { return reinterpret_cast<const char*>(rows_.Row()); }
 
   const ValueProduct& p_;
-  const char* at_ = nullptr;
+  RowCursor<T> rows_;
+  const char* at_;
   Index key_, x_;
 };
 
@@ -196,13 +203,14 @@ struct ValueTile {
     // Asked for while these are computed: by a tile that reads pieces, its share of the rows after
     // `end`; by one that reads whole rows, those of pages to come. Others the CPU sees coming.
     const bool whole = static_cast<Index>(kV * n) >= p.columns;
-    const bool ask = row == 0 && !IsLong<T>(p) && (!whole || p.v.rows != nullptr);
+    const bool ask = row == 0 && !IsLong<T>(p) && (!whole || p.v.pages.table != nullptr);
     const Index share = col * (end - begin);
     const Index from = whole ? begin + kKeysAhead : end + share / p.columns;
     Ahead<T, kVectors> ahead(p, ask ? from : p.n, share % p.columns);
+    RowCursor<T> rows(p.v, begin, p.n - 1);
     using Arithmetic = rapt::kernels::HWY_NAMESPACE::Arithmetic<typename Values::Number>;
     for (Index j = begin; j < end; j += Values::kKeys, ++weights) {
-      const Values v(p, j, col);
+      const Values v(rows, col, j + 1 < p.n);
       for (Index key = 0; key < Values::kKeys; ++key) ahead.Ask();
       const decltype(v.Group(0)) groups[] = {v.Group(static_cast<Index>(Group * kT * n))...};
       ((acc = Arithmetic::MulAdd(
@@ -224,8 +232,10 @@ void ValueTail(const ValueProduct& p, Index col) {
     float* out = p.out + r * p.out_row + col;
     V32 acc = hn::Mul(LoadTail(out, n), hn::Set(d, p.rescale[r]));
     const float* weights = p.p + r * p.p_row;
+    RowCursor<typename Values::T> rows(p.v, 0, p.n - 1);
     for (Index j = 0; j < p.n; j += Values::kKeys, ++weights) {
-      acc = Arithmetic::MulAdd(Arithmetic::Broadcast(weights), Values(p, j, col).LoadTail(n), acc);
+      acc = Arithmetic::MulAdd(Arithmetic::Broadcast(weights),
+                               Values(rows, col, j + 1 < p.n).LoadTail(n), acc);
     }
     StoreTail(acc, out, n);
   }

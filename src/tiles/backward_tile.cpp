@@ -198,7 +198,7 @@ bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
   KeyBlock k_down = k;
   StoredRows k_stored = stored_rows(k);
   if (pairs_) {
-    k_stored = read_k_.rows(keys, nullptr, nullptr);
+    k_stored = read_k_.rows(keys, nullptr);
     k_down = {b.k_down, p.d_k};
     pair_rows(k_stored, keys.count(), p.d_k, false, b.k_down, p.d_k);
   }

@@ -132,8 +132,7 @@ class Pairs {
         v_pairs_(workspace.floats(p.d_v * v_row_)),
         v_finite_(workspace.floats(may_mask(p) ? p.d_v * v_row_ : 0)),
         panel_(workspace.floats(columns_ * p.d_v)),
-        panel_rows_(workspace.pointers<const float>(columns_)),
-        v_rows_(workspace.pointers<const void>(p.pages.table ? cut.block_kv : 0)) {}
+        panel_rows_(workspace.pointers<const float>(columns_)) {}
 
   static const float* q_row(const AttentionProblem& p, const kernels::Kernels&,
                             const std::byte* row, float* copy) {
@@ -148,7 +147,7 @@ class Pairs {
   }
   Operand v(const kernels::Kernels& kernel, const KeyReader& reader, Keys keys) {
     kernel_ = &kernel;
-    v_ = reader.rows(keys, nullptr, v_rows_);
+    v_ = reader.rows(keys, nullptr);
     keys_ = keys.count();
     depth_ = reader.depth();
     not_finite_.emplace(kernel, v_, keys_, depth_, nullptr);
@@ -177,13 +176,7 @@ class Pairs {
     for (Index r = 0; r < columns_; ++r) panel_rows_[r] = panel_ + r * depth_;
     for (Index first = 0; first < keys_; first += columns_ * kNumbers) {
       const Index keys = std::min(columns_ * kNumbers, keys_ - first);
-      StoredRows from = v_;
-      if (v_.rows == nullptr) {
-        from.first += first * v_.stride;
-      } else {
-        from.rows += first;
-      }
-      kernel_->pack_pairs({.b = from,
+      kernel_->pack_pairs({.b = rows_from(v_, first),
                            .rows = keys,
                            .columns = depth_,
                            .finite = finite,
@@ -207,7 +200,6 @@ class Pairs {
   float *v_pairs_, *v_finite_;  // [d_v, v_row]
   float* panel_;                // [NR, d_v]
   const float** panel_rows_;    // [NR]
-  const void** v_rows_;         // [block_kv]
   StoredRows v_{};
   Index keys_ = 0, depth_ = 0;
   const kernels::Kernels* kernel_ = nullptr;

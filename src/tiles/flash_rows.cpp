@@ -36,7 +36,6 @@ struct Buffers {
   float *row_max, *row_sum, *rescale;  // [rows]
   float *k_copy, *v_copy, *v_zeroed;   // [block_kv, depth]
   float *k_scales, *v_scales;          // [block_kv]
-  const void **k_rows, **v_rows;       // [block_kv]
 
   Buffers(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut,
           Workspace& workspace) {
@@ -57,8 +56,6 @@ struct Buffers {
     v_zeroed = workspace.floats(may_mask(p) ? cut.block_kv * p.d_v : 0);
     k_scales = workspace.floats(p.k_scales ? cut.block_kv : 0);
     v_scales = workspace.floats(p.v_scales ? cut.block_kv : 0);
-    k_rows = workspace.pointers<const void>(p.pages.table ? cut.block_kv : 0);
-    v_rows = workspace.pointers<const void>(p.pages.table ? cut.block_kv : 0);
   }
 };
 
@@ -90,7 +87,8 @@ Index workspace(const AttentionProblem& p, const AttentionPlan& plan, const Cut&
 void ask_for_first(const StoredRows& v, Index keys, Index row_bytes) {
   constexpr Index kLine = 64;
   for (Index j = 0; j < keys && j * row_bytes < kernels::kValueChunk; ++j) {
-    for (Index at = 0; at < row_bytes; at += kLine) __builtin_prefetch(row_at(v, j) + at, 0, 2);
+    const std::byte* row = row_at(v, j);
+    for (Index at = 0; at < row_bytes; at += kLine) __builtin_prefetch(row + at, 0, 2);
   }
 }
 
@@ -115,8 +113,8 @@ void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole
   const Index n = keys.count();
   const KeyReader k_reader(kernel, task.rows, p.k, p.k_scales, p.d_k);
   const KeyReader v_reader(kernel, task.rows, p.v, p.v_scales, p.d_v);
-  const StoredRows k = k_reader.rows(keys, buffers.k_copy, buffers.k_rows);
-  const StoredRows v = v_reader.rows(keys, buffers.v_copy, buffers.v_rows);
+  const StoredRows k = k_reader.rows(keys, buffers.k_copy);
+  const StoredRows v = v_reader.rows(keys, buffers.v_copy);
 
   ask_for_first(v, n, bytes_of_row(v.type, p.d_v));
 

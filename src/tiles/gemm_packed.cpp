@@ -166,7 +166,6 @@ void pack_panels(const GemmPlan& plan, Index batch, Index column, Index n, Index
     const kernels::StoredRows b{
         .first = p.batch.element(p.b, batch) + column * p.b.column_stride + x * step_of_b(plan),
         .stride = p.b.row_stride,
-        .rows = nullptr,
         .type = p.b.type};
     if (plan.pairs) {
       plan.kernels->pack_pairs({.b = b,

@@ -100,10 +100,8 @@ void sum_slice(const GemmPlan& plan, GemmBlock block, Index number, const Buffer
   block.rows = p.m;
   copy_a(plan, block, x, slice, buffers.a_copy);
   std::fill_n(sums, block.rows * sums_row(plan), 0.0f);
-  const kernels::StoredRows b{.first = place_b(p, block) + x * p.b.row_stride,
-                              .stride = p.b.row_stride,
-                              .rows = nullptr,
-                              .type = p.b.type};
+  const kernels::StoredRows b{
+      .first = place_b(p, block) + x * p.b.row_stride, .stride = p.b.row_stride, .type = p.b.type};
   // Measured: several rows that read and write c in vectors of 8 lanes keep the ports too busy.
   if (p.m == 1 || is_wide(*plan.tile)) {
     plan.kernels->row_product({.a = buffers.a_copy,

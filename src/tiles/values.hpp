@@ -20,8 +20,22 @@ struct KeyBlock {
 using kernels::StoredRows;
 
 inline const std::byte* row_at(const StoredRows& rows, Index j) {
-  return rows.rows == nullptr ? rows.first + j * rows.stride
-                              : static_cast<const std::byte*>(rows.rows[j]);
+  const kernels::RowPages& pages = rows.pages;
+  if (pages.table == nullptr) return rows.first + j * rows.stride;
+  j += pages.begin;
+  return rows.first + pages.table[j / pages.size * pages.table_stride] * pages.stride +
+         j % pages.size * rows.stride;
+}
+// Without the first n.
+inline StoredRows rows_from(StoredRows rows, Index n) {
+  if (rows.pages.table == nullptr) {
+    rows.first += n * rows.stride;
+  } else {
+    kernels::RowPages& pages = rows.pages;
+    pages.table += (pages.begin + n) / pages.size * pages.table_stride;
+    pages.begin = (pages.begin + n) % pages.size;
+  }
+  return rows;
 }
 inline StoredRows stored_rows(const KeyBlock& block) {
   return {.first = reinterpret_cast<const std::byte*>(block.data),
@@ -32,7 +46,7 @@ inline StoredRows stored_rows(const KeyBlock& block) {
 // stored in `row_bytes` each, are not at equal distances.
 inline kernels::NextRows next_rows(const StoredRows& stored, Index row_bytes, Keys keys,
                                    Keys next) {
-  if (stored.first == nullptr) return {};
+  if (stored.first == nullptr || stored.pages.table != nullptr) return {};
   return {.first = stored.first + (next.begin - keys.begin) * stored.stride,
           .stride = stored.stride,
           .rows = next.count(),
@@ -129,16 +143,17 @@ class KeyReader {
   }
 
   // As they are stored, where that can be read; else copied into `copy` [keys, depth] as floats.
-  // `pointers`: [keys], used where the cache is paged.
-  StoredRows rows(Keys keys, float* copy, const void** pointers) const {
+  StoredRows rows(Keys keys, float* copy) const {
     if (!rows_in_place(kernel_, array_)) return stored_rows(floats(keys, false, copy));
-    if (table_ == nullptr) {
-      return {.first = head_ + keys.begin * array_.row_stride,
-              .stride = array_.row_stride,
-              .type = array_.type};
+    StoredRows all{.first = head_, .stride = array_.row_stride, .type = array_.type};
+    if (table_ != nullptr) {
+      all.pages = {.table = table_,
+                   .table_stride = pages_.table.row_stride,
+                   .stride = array_.batch_stride[0],
+                   .size = pages_.size,
+                   .inverse = (Index{1} << kernels::RowPages::kShift) / pages_.size + 1};
     }
-    each_key(keys, head_, array_, [&](Index j, const std::byte* key) { pointers[j] = key; });
-    return {.rows = pointers, .type = array_.type};
+    return rows_from(all, keys.begin);
   }
 
   // What rows() of int8 are still to be multiplied by: in place, or copied into `copy` [keys].

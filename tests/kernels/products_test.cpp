@@ -172,34 +172,60 @@ TEST(TileProduct, WritesZerosWhereThereIsNothingToSum) {  // B22: c holds NaN be
   }
 }
 
-// The same small integers in another storage type: each holds them exactly.
+// A matrix in another storage type: its rows at equal distances, or in pages in any order, with NaN
+// in the rows of pages that are not its own.
 template <class T>
-Tensor<T> stored_as(const Tensor<float>& from, Index padding, Edge edge) {
-  Tensor<T> to(from.extents(), {{}, 1, padding, 0, 0, edge});
-  to.fill([&](std::int64_t i) {
+struct Stored {
+  Tensor<T> tensor;
+  std::vector<std::int32_t> table;
+  kernels::StoredRows rows;
+};
+
+// convert(i): element i of the matrix.
+template <class T, class Convert>
+Stored<T> stored_as(Index rows, Index columns, Edge edge, Random& random, const Convert& convert) {
+  const bool paged = random.percent(50);
+  const Index size = paged ? random.between(1, 5) : 1;
+  const Index begin = random.between(0, size - 1), pages = (begin + rows + size - 1) / size;
+  std::vector<std::int32_t> table(static_cast<std::size_t>(pages));
+  std::vector<Index> page_at(table.size());  // which page lies there
+  for (std::size_t i = 0; i < table.size(); ++i) page_at[i] = static_cast<Index>(i);
+  for (std::size_t i = table.size(); paged && i > 1; --i)
+    std::swap(page_at[i - 1],
+              page_at[static_cast<std::size_t>(random.between(0, static_cast<Index>(i) - 1))]);
+  for (std::size_t i = 0; i < table.size(); ++i)
+    table[static_cast<std::size_t>(page_at[i])] = static_cast<std::int32_t>(i);
+  Tensor<T> tensor({pages * size, columns}, {{}, 1, random.percent(50) ? 0 : 5, 0, 0, edge});
+  tensor.fill([&](std::int64_t i) {
+    const Index at = i / columns;
+    const Index row = page_at[static_cast<std::size_t>(at / size)] * size + at % size - begin;
+    if (row >= 0 && row < rows) return convert(row * columns + i % columns);
+    if constexpr (std::is_same_v<T, BFloat16>) return to_bf16(NAN);
+    if constexpr (std::is_same_v<T, Float16>) return to_f16(NAN);
+    if constexpr (std::is_arithmetic_v<T>) return static_cast<T>(99);
+  });
+  tensor.seal();
+  const Index stride = tensor.strides()[0] * static_cast<Index>(sizeof(T));
+  Stored<T> stored{std::move(tensor), std::move(table), {}};
+  stored.rows = {reinterpret_cast<const std::byte*>(stored.tensor.data()), stride, type_of<T>()};
+  if (paged)
+    stored.rows.pages = {stored.table.data(),
+                         1,
+                         size * stride,
+                         size,
+                         begin,
+                         (Index{1} << kernels::RowPages::kShift) / size + 1};
+  return stored;
+}
+
+// Small integers: each type holds them exactly.
+template <class T>
+Stored<T> stored_as(const Tensor<float>& from, Edge edge, Random& random) {
+  return stored_as<T>(from.extents()[0], from.extents()[1], edge, random, [&](Index i) {
     if constexpr (std::is_same_v<T, BFloat16>) return to_bf16(from[i]);
     if constexpr (std::is_same_v<T, Float16>) return to_f16(from[i]);
     if constexpr (std::is_arithmetic_v<T>) return static_cast<T>(from[i]);
   });
-  return to;
-}
-
-// Rows in any order of memory.
-template <class T>
-std::vector<const void*> rows_of(const Tensor<T>& tensor) {
-  std::vector<const void*> rows;
-  for (Index r = 0; r < tensor.extents()[0]; ++r)
-    rows.push_back(tensor.data() + r * tensor.strides()[0]);
-  return rows;
-}
-
-// By pointers, or by a distance.
-template <class T>
-kernels::StoredRows stored_rows(const Tensor<T>& tensor, const std::vector<const void*>& rows,
-                                Random& random) {
-  if (random.percent(50)) return {nullptr, 0, rows.data(), type_of<T>()};
-  return {reinterpret_cast<const std::byte*>(tensor.data()),
-          tensor.strides()[0] * static_cast<Index>(sizeof(T)), nullptr, type_of<T>()};
 }
 
 template <class T>
@@ -215,8 +241,7 @@ void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed, bool 
         Tensor<float> c({rows, columns}, {{}, random.percent(50) ? 1 : 2, 0, 0, 0, edge});
         (pairs ? fill_pairs : fill_integers)(a, random);
         (pairs ? fill_pairs : fill_integers)(b, random);
-        const Tensor<T> stored = stored_as<T>(b, random.percent(50) ? 0 : 5, edge);
-        const std::vector<const void*> b_rows = rows_of(stored);
+        const Stored<T> stored = stored_as<T>(b, edge, random);
         std::vector<float> beta;
         if (random.percent(50)) {
           beta.assign(static_cast<std::size_t>(columns), random.pick({0.5f, -2.0f}));
@@ -239,7 +264,7 @@ void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed, bool 
                                 alpha, beta, c.values(), true, pairs};
         kernel.dot_product({.a = a.data(),
                             .a_row = a.strides()[0],
-                            .b = stored_rows(stored, b_rows, random),
+                            .b = stored.rows,
                             .b_scale = scaled ? scale.data() : nullptr,
                             .c = c.data(),
                             .c_row = c.strides()[0],
@@ -292,8 +317,7 @@ void check_value_product(const kernels::Kernels& kernel, Index rows, Index colum
   fill_integers(p, random);
   fill_integers(v, random);
   fill_integers(out, random);
-  const Tensor<T> stored = stored_as<T>(v, random.percent(50) ? 0 : 5, edge);
-  const std::vector<const void*> v_rows = rows_of(stored);
+  const Stored<T> stored = stored_as<T>(v, edge, random);
   const std::vector<float> before = out.values();
   std::vector<float> rescale;
   for (Index r = 0; r < rows; ++r) rescale.push_back(random.pick({0.0f, 0.5f, 1.0f}));
@@ -301,7 +325,7 @@ void check_value_product(const kernels::Kernels& kernel, Index rows, Index colum
   if (pairs) round_in_pairs(p, rows, n);
   kernel.value_product({.p = p.data(),
                         .p_row = p.strides()[0],
-                        .v = stored_rows(stored, v_rows, random),
+                        .v = stored.rows,
                         .out = out.data(),
                         .out_row = out.strides()[0],
                         .rescale = rescale.data(),
@@ -363,18 +387,11 @@ void check_row_product(const kernels::Kernels& kernel, std::uint64_t seed) {
       fill_integers(a, random);
       fill_integers(b, random);
       fill_integers(c, random);
-      const Tensor<T> stored = stored_as<T>(b, random.percent(50) ? 0 : 5, edge);
-      const std::vector<const void*> b_rows = rows_of(stored);
+      const Stored<T> stored = stored_as<T>(b, edge, random);
       // The columns from `first` on: rows that begin anywhere in a vector, alike or not.
       const Index first = random.between(0, columns - 1);
-      kernels::StoredRows b_part = stored_rows(stored, b_rows, random);
-      std::vector<const void*> part_rows;
-      for (const void* row : b_rows) part_rows.push_back(static_cast<const T*>(row) + first);
-      if (b_part.rows != nullptr) {
-        b_part.rows = part_rows.data();
-      } else if (inner > 0) {
-        b_part.first += first * static_cast<Index>(sizeof(T));
-      }
+      kernels::StoredRows b_part = stored.rows;
+      if (inner > 0) b_part.first += first * static_cast<Index>(sizeof(T));
       const std::vector<float> before = c.values();
       kernel.row_product({.a = a.data(),
                           .a_row = a.strides()[0],
@@ -419,12 +436,11 @@ void check_pack_columns(const kernels::Kernels& kernel, std::uint64_t seed) {
       const Edge edge = random.percent(50) ? Edge::end : Edge::start;
       Tensor<float> b({rows, columns});
       fill_integers(b, random);
-      const Tensor<T> stored = stored_as<T>(b, random.percent(50) ? 0 : 5, edge);
-      const std::vector<const void*> b_rows = rows_of(stored);
+      const Stored<T> stored = stored_as<T>(b, edge, random);
       const Index n_panels = (columns + nr - 1) / nr;
       Tensor<float> panels({n_panels, rows * nr}, {{}, 1, random.percent(50) ? 0 : 16, 0, 0, edge});
       panels.seal();
-      kernel.pack_columns({.b = stored_rows(stored, b_rows, random),
+      kernel.pack_columns({.b = stored.rows,
                            .rows = rows,
                            .columns = columns,
                            .panels = panels.data(),
@@ -458,7 +474,7 @@ TEST(PackPairs, PutsNeighbouringRowsSideBySide) {
       for (Index columns = 1; columns <= 2 * kernels->lanes + 1;
            columns += kernels->lanes > 16 ? 5 : 1) {
         const Edge edge = random.percent(50) ? Edge::end : Edge::start;
-        Tensor<BFloat16> b({rows, columns}, {{}, 1, random.percent(50) ? 0 : 5, 0, 0, edge});
+        Tensor<BFloat16> b({rows, columns});
         b.fill([&](std::int64_t) {
           const auto x = random.percent(10)   ? std::numeric_limits<float>::infinity()
                          : random.percent(10) ? std::numeric_limits<float>::quiet_NaN()
@@ -466,15 +482,16 @@ TEST(PackPairs, PutsNeighbouringRowsSideBySide) {
           return to_bf16(x);
         });
         b.seal();
-        const std::vector<const void*> b_rows = rows_of(b);
+        const Stored<BFloat16> stored =
+            stored_as<BFloat16>(rows, columns, edge, random, [&](Index i) { return b[i]; });
         const bool finite = random.percent(50);
         const Index wide = random.between(1, columns + 3), panels = (columns + wide - 1) / wide;
         const Index gap = random.percent(50) ? 0 : 3;
         const Index pairs_rows = (rows + 1) / 2;
         Tensor<float> pairs({panels, pairs_rows * wide}, {{}, 1, gap, 0, 0, edge});
         pairs.seal();
-        kernels->pack_pairs({stored_rows(b, b_rows, random), rows, columns, finite, pairs.data(),
-                             pairs_rows * wide + gap, wide});
+        kernels->pack_pairs(
+            {stored.rows, rows, columns, finite, pairs.data(), pairs_rows * wide + gap, wide});
         const auto want = [&](Index row, Index column) -> std::uint32_t {
           if (row >= rows || column >= columns) return 0;
           const BFloat16 number = b[row * columns + column];
@@ -488,7 +505,7 @@ TEST(PackPairs, PutsNeighbouringRowsSideBySide) {
                 << "rows " << rows << " pair " << i << ", column " << x << " of " << columns;
           }
         }
-        ASSERT_TRUE(pairs.gaps_unchanged() && b.unchanged());
+        ASSERT_TRUE(pairs.gaps_unchanged() && stored.tensor.unchanged());
       }
     }
   }
