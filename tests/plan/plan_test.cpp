@@ -353,8 +353,10 @@ TEST(Explain, SaysWhatIsSkippedAndWhy) {
   EXPECT_LT(window.flops, half.flops);
 
   // One query: few rows, so not the first algorithm, and the keys make the tasks.
+  const std::int64_t cache = 5000;
   const Explanation decode =
-      explain(AnyQ(data.data(), {1, 1, 64}), k, v, AnyOut(out.data(), {1, 1, 64}));
+      explain(AnyQ(data.data(), {1, 1, 64}), AnyK(data.data(), {1, cache, 64}),
+              AnyV(data.data(), {1, cache, 64}), AnyOut(out.data(), {1, 1, 64}));
   EXPECT_EQ(decode.cuts[0].algorithm, "flash_rows");
   ASSERT_EQ(decode.cuts[0].refused.size(), 3u);
   EXPECT_EQ(decode.cuts[0].refused[1].algorithm, "flash_lanes");
