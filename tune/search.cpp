@@ -191,7 +191,14 @@ AttentionRow search_blocks(const Subject& subject, const AttentionRow& by_defaul
   best = tiles.winner(track, "register tile", subject);
 
   blocks("blocks, finer", kFiner);
-  return best;
+
+  Step<AttentionRow> parts(by_default, best);
+  for (const double factor : {0.25, 0.5, 2.0}) {
+    AttentionRow row = best;
+    row.split_kv = scaled(best.split_kv, factor, 16);
+    parts(row);
+  }
+  return parts.winner(track, "keys of a part", subject);
 }
 
 GemmRow search_blocks(const Subject& subject, const GemmRow& by_default, const Track& track,
