@@ -94,7 +94,7 @@ def steps_of(loops: list[Loop]) -> dict[str, tuple[Loop, float]]:
         (f"vector of k of 4x{columns} dot products", rf"DotTile<float, float, 4, {columns}l?>", 4 * columns),
         (
             f"key of {value_rows} rows x {value_vectors} vectors of values",
-            rf"ValueTile<float, {value_rows}, {value_vectors}>|ValueProductOf.*<float>",
+            rf"ValueTile<OneKey<float>, {value_rows}, {value_vectors}>|ValuesOf<OneKey<float>>",
             value_rows * value_vectors,
         ),
     )
@@ -146,14 +146,14 @@ def spills(loops: list[Loop]) -> dict[str, float]:
     wide = any(x.function.startswith("RegisterTile<14,") for x in loops)
     found = {}
     for function in dict.fromkeys(x.function for x in loops):
-        types = r"(?:(\w+|signed char), )?(?:[A-Za-z][\w:]*, )?"
+        types = r"(?:[A-Za-z][\w:<> ]*, )*"
         tile = re.match(rf"(RegisterTile|DotTile|ValueTile)<{types}(\d+), (\d+)", function)
         if not tile:
             continue
-        rows, columns = int(tile[3]), int(tile[4])
+        rows, columns = int(tile[2]), int(tile[3])
         if tile[1] == "DotTile" and not wide and rows > 2 and columns == 4:
             continue  # 16 registers: three columns are taken instead
-        if "Pair" in function and not re.search("ZEN4|SPR|BF16", loops[0].target):
+        if re.search("Pair|TwoKeys", function) and not re.search("ZEN4|SPR|BF16", loops[0].target):
             continue  # an emulation, for tests
         if "(Rows)2" in function:
             columns = 1  # paired: one vector after the other
