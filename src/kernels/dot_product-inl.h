@@ -89,8 +89,8 @@ struct DotTile {
       for (Index step = 0; step < steps; ++step) {
         Start(p, row, b, ask ? next : nullptr, sums + step * 4,
               std::make_index_sequence<kFours * 4>());
-        (b[C].Next(), ...);
-        if (ask) (next[C].Next(), ...);
+        ((b[C].Next(), b[C].Leave()), ...);
+        if (ask) ((next[C].Next(), next[C].Leave()), ...);
       }
       Write(p, row, col, apart, steps, sums);
     }

@@ -187,6 +187,8 @@ class RowCursor {
       row_ = reinterpret_cast<const T*>(reinterpret_cast<const std::byte*>(row_) + rows_.stride);
     }
   }
+  // To memory, and out of registers that a loop needs.
+  HWY_INLINE void Leave() { asm("" : "+m"(*this)); }
 
  private:
   HWY_INLINE void Jump(Index i) {
