@@ -17,6 +17,8 @@ std::int64_t cases(std::int64_t n) {
   return std::max<std::int64_t>(1, std::llround(wanted / kDefaultCases * static_cast<double>(n)));
 }
 
+bool few_cases() { return cases(20) < 3; }
+
 void Seeds::for_each(const std::function<void(std::uint64_t)>& run) const {
   const auto traced = [&](std::uint64_t seed) {
     const auto* test = testing::UnitTest::GetInstance()->current_test_info();

@@ -17,6 +17,9 @@ namespace rapt::tests {
 // matrix product, are tested; other tests take cases in proportion: n of them at the default.
 inline constexpr double kDefaultCases = 3000;
 std::int64_t cases(std::int64_t n);
+// Whether less than about a tenth of them is asked for, as under sanitizers and on emulated
+// targets: then the least of several large sizes will do.
+bool few_cases();
 
 // The seed of case i of a test. RAPT_TEST_SEED=<seed> runs that one case alone; every failure
 // prints it.
