@@ -55,8 +55,8 @@ AttentionRow default_attention_row(const Caches& caches, Registers registers,
   // with NR = 32 (14x2 tiles of 16 lanes), 10 to 12 with NR = 16 (6x2 of 8), 8 to 10 with NR = 8.
   row.short_rows = 6 + nr / 4;
 
-  // A cache of 4096 keys is work for 8 cores; 512 keys of 64 floats take 10 us to read, beside
-  // which a task's start and the merging are small.
+  // A cache of 4096 keys and 8 KV heads is work for 32 cores; 1024 keys of 64 floats take 20 us to
+  // read, beside which a task's start and the merging are small.
   row.split_kv = 1024;
   return row;
 }
