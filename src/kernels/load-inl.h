@@ -9,6 +9,8 @@
 #define RAPT_KERNELS_LOAD_INL_H_
 #endif
 
+#include <limits>
+
 #include "rapt/types.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -172,6 +174,17 @@ HWY_INLINE const T* RowAt(const StoredRows& rows, Index i) {
   return reinterpret_cast<const T*>(first + i * rows.stride);
 }
 
+// How many rows from row i on are at equal distances.
+HWY_INLINE Index RowsTogether(const StoredRows& rows, Index i) {
+  const RowPages& pages = rows.pages;
+  return pages.table == nullptr ? std::numeric_limits<Index>::max() / 2
+                                : pages.size - (pages.begin + i) % pages.size;
+}
+template <class T>
+HWY_INLINE const T* After(const T* row, Index stride) {
+  return reinterpret_cast<const T*>(reinterpret_cast<const std::byte*>(row) + stride);
+}
+
 // Rows i, i + 1, ... one after the other; after the last one it stays there.
 template <class T>
 class RowCursor {
@@ -184,7 +197,7 @@ class RowCursor {
     if (--left_ == 0) {
       Jump(next_);
     } else {
-      row_ = reinterpret_cast<const T*>(reinterpret_cast<const std::byte*>(row_) + rows_.stride);
+      row_ = After(row_, rows_.stride);
     }
   }
   // To memory, and out of registers that a loop needs.
@@ -194,9 +207,7 @@ class RowCursor {
   HWY_INLINE void Jump(Index i) {
     i = HWY_MIN(i, last_);
     row_ = RowAt<T>(rows_, i);
-    const RowPages& pages = rows_.pages;
-    left_ = last_ + 1 - i;
-    if (pages.table != nullptr) left_ = HWY_MIN(left_, pages.size - (pages.begin + i) % pages.size);
+    left_ = HWY_MIN(last_ + 1 - i, RowsTogether(rows_, i));
     next_ = i + left_;
   }
 

@@ -16,7 +16,8 @@ namespace rapt::kernels::HWY_NAMESPACE {
 
 inline constexpr float kOnes[8] = {1, 1, 1, 1, 1, 1, 1, 1};
 
-// What a step of a tile multiplies, from column `col` on: the values of a key, the next one.
+// What a step of a tile multiplies, from column `col` on: the values of a key, and of each after it
+// that lies at the same distance, which are all or those of a page: keys [key, end).
 template <class Stored>
 class OneKey {
  public:
@@ -25,19 +26,21 @@ class OneKey {
   static constexpr Index kKeys = 1;
   static constexpr size_t kGroup = kTogether<T>;  // vectors that are read together
 
-  HWY_INLINE OneKey(RowCursor<T>& rows, Index col, bool /*two*/) : row_(rows.Row()), col_(col) {
-    rows.Next();
+  HWY_INLINE OneKey(const ValueProduct& p, Index key, Index col, Index& end)
+      : row_(RowAt<T>(p.v, key)), stride_(p.v.stride), col_(col) {
+    end = HWY_MIN(end, key + RowsTogether(p.v, key));
   }
+  HWY_INLINE void Next() { row_ = After(row_, stride_); }
   HWY_INLINE Together<T> Group(Index x) const { return {row_, col_ + x}; }
   HWY_INLINE V32 Load(Index x) const { return LoadWide(row_, col_ + x); }
   HWY_INLINE V32 LoadTail(Index n) const { return LoadWideTail(row_, col_, n); }
 
  private:
   const T* row_;
-  Index col_;
+  Index stride_, col_;
 };
 
-// The pairs of two keys. Where there is no second, its values are 0.
+// The pairs of two keys, and of two more. Where there is no second, its values are 0.
 class TwoKeys {
  public:
   using T = BFloat16;
@@ -45,14 +48,17 @@ class TwoKeys {
   static constexpr Index kKeys = 2;
   static constexpr size_t kGroup = HWY_TARGET == HWY_SCALAR ? 1 : 2;
 
-  HWY_INLINE TwoKeys(RowCursor<T>& rows, Index col, bool two)
-      : first_(Bits(rows.Row() + col)), second_(kNone) {
-    rows.Next();
-    if (!two) return;
-    second_ = Bits(rows.Row() + col);
-    rows.Next();
+  HWY_INLINE TwoKeys(const ValueProduct& p, Index key, Index col, Index& end)
+      : TwoKeys(Bits(RowAt<T>(p.v, key) + col), kNone, 2 * p.v.stride) {
+    if (key + 1 < p.n) second_ = Bits(RowAt<T>(p.v, key + 1) + col);
+    const Index together = HWY_MIN(RowsTogether(p.v, key), end - key) / 2 * 2;
+    end = key + HWY_MAX(together, Index{2});
   }
-  HWY_INLINE TwoKeys Group(Index x) const { return {first_ + x, second_ + x}; }
+  HWY_INLINE void Next() {
+    first_ = After(first_, stride_);
+    second_ = After(second_, stride_);
+  }
+  HWY_INLINE TwoKeys Group(Index x) const { return {first_ + x, second_ + x, stride_}; }
 #if HWY_TARGET != HWY_SCALAR
   template <size_t kVector>
   HWY_INLINE V32 Nth() const {
@@ -80,8 +86,8 @@ class TwoKeys {
   static constexpr Half kHalf{};
   static constexpr std::uint16_t kNone[8 * hn::MaxLanes(F32())] = {};  // of the widest tile
 
-  HWY_INLINE TwoKeys(const std::uint16_t* first, const std::uint16_t* second)
-      : first_(first), second_(second) {}
+  HWY_INLINE TwoKeys(const std::uint16_t* first, const std::uint16_t* second, Index stride)
+      : first_(first), second_(second), stride_(stride) {}
   static HWY_INLINE const std::uint16_t* Bits(const BFloat16* values) {
     return reinterpret_cast<const std::uint16_t*>(values);
   }
@@ -92,6 +98,7 @@ class TwoKeys {
   }
 
   const std::uint16_t *first_, *second_;
+  Index stride_;
 };
 
 // Rows of v that one tile of 4 rows reads whole: v is read in its order, which is what the CPU's
@@ -207,16 +214,17 @@ struct ValueTile {
     const Index share = col * (end - begin);
     const Index from = whole ? begin + kKeysAhead : end + share / p.columns;
     Ahead<T, kVectors> ahead(p, ask ? from : p.n, share % p.columns);
-    RowCursor<T> rows(p.v, begin, p.n - 1);
     using Arithmetic = rapt::kernels::HWY_NAMESPACE::Arithmetic<typename Values::Number>;
-    for (Index j = begin; j < end; j += Values::kKeys, ++weights) {
-      const Values v(rows, col, j + 1 < p.n);
-      for (Index key = 0; key < Values::kKeys; ++key) ahead.Ask();
-      const decltype(v.Group(0)) groups[] = {v.Group(static_cast<Index>(Group * kT * n))...};
-      ((acc = Arithmetic::MulAdd(
-            Arithmetic::Broadcast(weights + static_cast<Index>(I % kR) * p.p_row),
-            Load<I / kR>(groups, v), acc)),
-       ...);
+    Index together = end;
+    for (Index j = begin; j < end; together = end) {
+      for (Values v(p, j, col, together); j < together; j += Values::kKeys, ++weights, v.Next()) {
+        for (Index key = 0; key < Values::kKeys; ++key) ahead.Ask();
+        const decltype(v.Group(0)) groups[] = {v.Group(static_cast<Index>(Group * kT * n))...};
+        ((acc = Arithmetic::MulAdd(
+              Arithmetic::Broadcast(weights + static_cast<Index>(I % kR) * p.p_row),
+              Load<I / kR>(groups, v), acc)),
+         ...);
+      }
     }
     (hn::StoreU(acc, d, out + static_cast<Index>(I % kR) * p.out_row + (I / kR) * n), ...);
   }
@@ -232,10 +240,10 @@ void ValueTail(const ValueProduct& p, Index col) {
     float* out = p.out + r * p.out_row + col;
     V32 acc = hn::Mul(LoadTail(out, n), hn::Set(d, p.rescale[r]));
     const float* weights = p.p + r * p.p_row;
-    RowCursor<typename Values::T> rows(p.v, 0, p.n - 1);
     for (Index j = 0; j < p.n; j += Values::kKeys, ++weights) {
-      acc = Arithmetic::MulAdd(Arithmetic::Broadcast(weights),
-                               Values(rows, col, j + 1 < p.n).LoadTail(n), acc);
+      Index end = p.n;
+      acc = Arithmetic::MulAdd(Arithmetic::Broadcast(weights), Values(p, j, col, end).LoadTail(n),
+                               acc);
     }
     StoreTail(acc, out, n);
   }
