@@ -54,7 +54,8 @@ struct RowPages {
   // (begin + i) / size as a product and a shift, right for all rows that a kernel is given.
   static constexpr Index kMost = Index{1} << 20;
   static constexpr int kShift = 44;
-  Index inverse = 0;  // 2^kShift / size, rounded up
+  static constexpr Index inverse_of(Index size) { return (Index{1} << kShift) / size + 1; }
+  Index inverse = 0;
 };
 
 // Rows of a matrix, each contiguous: at equal distances, or in pages.

@@ -205,7 +205,7 @@ tiles::AttentionProblem check_scores(const AnyQ& q, const AnyK& k,
   }
   if (elements.paged) {
     const auto& table = options.block_table;
-    within("page size (seq_kv)", "k", k.extent<Key>(), 1, 1 << 20);
+    within("page size (seq_kv)", "k", k.extent<Key>(), 1, kernels::RowPages::kMost);
     check_memory("block_table", table);
     within(Page::name, "block_table", table.extent<Page>(), 0, kFar / k.extent<Key>());
     expect_batch("block_table", table, elements, false);

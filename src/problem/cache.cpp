@@ -166,7 +166,7 @@ tiles::AppendProblem check_append(const AnyK& k_new, const AnyV& v_new, const An
     if (p.batch.axes != 1)
       fail(ErrorCode::wrong_rank,
            {elements, std::int64_t{p.batch.axes}, "the paged problem", std::int64_t{1}});
-    within("page size (seq_kv)", "k_cache", capacity, 1, 1 << 20);
+    within("page size (seq_kv)", "k_cache", capacity, 1, kernels::RowPages::kMost);
     check_memory("block_table", table);
     expect_batch("block_table", table, elements, p.batch);
     p.pages.size = capacity;

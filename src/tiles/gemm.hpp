@@ -54,6 +54,9 @@ struct GemmPlan {
   Index workspace = 0;         // floats that one worker needs, a multiple of 16
 };
 
+// Rows of c up to which kernels for few rows read b as it lies, and none packs it.
+inline constexpr Index kFewRows = 8;
+
 struct GemmBlocks {
   const kernels::TileKernel* tile;
   bool native_pairs;  // the target multiplies pairs of bf16

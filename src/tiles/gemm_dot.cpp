@@ -8,8 +8,6 @@
 namespace rapt::tiles {
 namespace {
 
-constexpr Index kRows = 8;  // of one batch element
-
 struct Buffers {
   float* a_copy;  // [block_m, k]
   Buffers(const GemmPlan& plan, Workspace& workspace) {
@@ -25,7 +23,7 @@ struct Buffers {
 };
 
 const char* refuse(const GemmProblem& p, const GemmBlocks&) {
-  if (p.element_rows > kRows)
+  if (p.element_rows > kFewRows)
     return "c has more than 8 rows: broadcasting a is cheaper than summing across lanes";
   if (p.b.row_stride != bytes_of(p.b.type)) return "b is not contiguous along k";
   if (!p.a.contiguous()) return "a is not contiguous along k";
@@ -35,7 +33,7 @@ const char* refuse(const GemmProblem& p, const GemmBlocks&) {
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   plan.pairs = has_pairs(plan.problem, blocks) && plan.problem.k % 2 == 0;
   if (plan.pairs) plan.steps /= 2;
-  cut_blocks(plan, blocks.block_m, blocks.block_n, kRows, 16);
+  cut_blocks(plan, blocks.block_m, blocks.block_n, kFewRows, 16);
   plan.block_k = plan.steps;
   Workspace count(nullptr);
   Buffers(plan, count);

@@ -67,7 +67,6 @@ const char* refuse(const GemmProblem&, const GemmBlocks&) { return nullptr; }
 const char* refuse_pairs(const GemmProblem& p, const GemmBlocks& blocks) {
   if (!has_pairs(p, blocks))
     return "a and b are not both bf16, or the CPU multiplies no pairs of it";
-  constexpr Index kFewRows = 8;
   if (p.element_rows <= kFewRows) return "c has few rows: to pack b costs more than to widen it";
   return nullptr;
 }

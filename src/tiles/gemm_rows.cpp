@@ -14,7 +14,6 @@
 namespace rapt::tiles {
 namespace {
 
-constexpr Index kRows = 8;
 constexpr Index kWaveFloats = Index{16} << 20;  // 64 MiB of sums at most, or one unit
 
 constexpr Index kPage = 4096 / bytes_of(Type::f32);
@@ -47,8 +46,8 @@ bool in_pieces(const GemmProblem& p) { return p.m == 1 && !from_memory(p); }
 struct Buffers {
   float *a_copy, *ones, *sums;  // [rows, block_k], [rows], [m, sums_row]
   Buffers(const GemmPlan& plan, Workspace& workspace) {
-    a_copy = workspace.floats(kRows * copy_row(plan.block_k));
-    ones = workspace.floats(kRows);
+    a_copy = workspace.floats(kFewRows * copy_row(plan.block_k));
+    ones = workspace.floats(kFewRows);
     sums = workspace.floats(in_pieces(plan.problem) ? sums_floats(plan) : 0);
   }
 };
@@ -57,7 +56,7 @@ const char* refuse(const GemmProblem& p, const GemmBlocks& blocks) {
   constexpr Index kSmall = 1 << 20;
   if (p.k * p.n * bytes_of(p.b.type) < kSmall)
     return "b is small: what comes from a cache may come in any order";
-  if (p.m > kRows) return "c has more than a few rows: a register tile reads b less often";
+  if (p.m > kFewRows) return "c has more than a few rows: a register tile reads b less often";
   // Measured: more than one row are faster in wide register tiles, more than two in narrow ones,
   // unless b comes from memory, or its rows evict each other meanwhile.
   const bool tiles = is_wide(*blocks.tile) ? p.m > 1 : p.m > 2 && !rows_collide(p);
@@ -75,10 +74,10 @@ void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   // Whole rows of b, if that makes tasks enough, and long pieces else: prefetchers like them.
   constexpr Index kColumns = 768, kTasks = 8;
   if (in_pieces(p)) {
-    cut_blocks(plan, kRows, kColumns, kRows, kColumns);
+    cut_blocks(plan, kFewRows, kColumns, kFewRows, kColumns);
   } else {
     const Index pieces = (kTasks + slices(plan) - 1) / slices(plan);
-    cut_blocks(plan, kRows, std::max(kColumns, (p.n + pieces - 1) / pieces), kRows, p.n);
+    cut_blocks(plan, kFewRows, std::max(kColumns, (p.n + pieces - 1) / pieces), kFewRows, p.n);
     plan.wave_units =
         std::clamp<Index>(kWaveFloats / std::max<Index>(slices(plan) * sums_floats(plan), 1), 1,
                           std::max<Index>(plan.units, 1));
@@ -115,7 +114,7 @@ void sum_slice(const GemmPlan& plan, GemmBlock block, Index number, const Buffer
                                .from_memory = from_memory(p)});
     return;
   }
-  std::fill_n(buffers.ones, kRows, 1.0f);
+  std::fill_n(buffers.ones, kFewRows, 1.0f);
   plan.kernels->value_product({.p = buffers.a_copy,
                                .p_row = copy_row(slice),
                                .v = b,

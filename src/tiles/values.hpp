@@ -151,7 +151,7 @@ class KeyReader {
                    .table_stride = pages_.table.row_stride,
                    .stride = array_.batch_stride[0],
                    .size = pages_.size,
-                   .inverse = (Index{1} << kernels::RowPages::kShift) / pages_.size + 1};
+                   .inverse = kernels::RowPages::inverse_of(pages_.size)};
     }
     return rows_from(all, keys.begin);
   }

@@ -214,7 +214,7 @@ Stored<T> stored_as(Index rows, Index columns, Edge edge, Random& random, const 
                          size * stride,
                          size,
                          begin,
-                         (Index{1} << kernels::RowPages::kShift) / size + 1};
+                         kernels::RowPages::inverse_of(size)};
   return stored;
 }
 

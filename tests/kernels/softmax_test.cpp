@@ -185,98 +185,65 @@ TEST(Softmax, TakesLongRows) {  // B20
   }
 }
 
-// The same weights, rounded and side by side; the state is what it is of floats, bit for bit.
-TEST(Softmax, WritesPairs) {
-  for (const kernels::Kernels* kernels : all_targets()) {
-    Random random(5);
-    const Index lanes = kernels->lanes, columns = 2 * lanes, rows = columns - 1;
-    for (Index n : {1, 2, 3, 4, 5, 6, 7, 8, 9, 33, 64}) {
-      for (bool masked : {false, true}) {
-        const auto size = static_cast<std::size_t>(n * columns);
-        std::vector<float> scores(size), bias(size);
-        for (float& x : scores) x = static_cast<float>(random.normal() * 30);
-        for (float& x : bias) x = random.percent(30) ? -kInf : 0.0f;
-        const auto step = [&](bool pairs) {
-          const auto states = static_cast<std::size_t>(columns);
-          std::vector<std::vector<float>> all = {scores, std::vector<float>(states, -kInf),
-                                                 std::vector<float>(states, 0),
-                                                 std::vector<float>(states, 0)};
-          kernels->softmax_lanes({.s = all[0].data(),
-                                  .bias = masked ? bias.data() : nullptr,
-                                  .s_row = columns,
-                                  .n = n,
-                                  .bias_begin = 0,
-                                  .pairs = pairs,
-                                  .rows = rows,
-                                  .pre_scale = 1,
-                                  .softcap = 0,
-                                  .scale = 1,
-                                  .row_max = all[1].data(),
-                                  .row_sum = all[2].data(),
-                                  .rescale = all[3].data()});
-          return all;
-        };
-        const auto floats = step(false), pairs = step(true);
-        for (std::size_t state : {1u, 2u, 3u}) ASSERT_EQ(floats[state], pairs[state]);
-        for (Index j = 0; j < n + n % 2; ++j) {
-          for (Index r = 0; r < rows; ++r) {
-            const float p = j < n ? floats[0][static_cast<std::size_t>(j * columns + r)] : 0;
-            const auto pair = std::bit_cast<std::uint32_t>(
-                pairs[0][static_cast<std::size_t>(j / 2 * columns + r)]);
-            const auto got = static_cast<std::uint16_t>(pair >> j % 2 * 16);
-            // A CPU's own rounding may take numbers below the normal ones for 0.
-            if (p < kSmallestNormal && got == 0) continue;
-            ASSERT_EQ(got, to_bf16(p).bits)
-                << kernels->target << " key " << j << " of " << n << " row " << r << " p " << p;
-          }
-        }
-      }
+// The same step twice, with weights as floats and rounded, as pairs of two keys. The state is the
+// same, bit for bit.
+void expect_pairs(const kernels::Kernels& kernels, bool in_lanes, Index rows, Index n, bool masked,
+                  Random& random) {
+  const Index lanes = kernels.lanes;
+  const auto whole = [&](Index x) { return (x + lanes - 1) / lanes * lanes; };
+  const Index s_row = in_lanes ? whole(rows) : whole(n);
+  const auto at = [&](Index r, Index j) {
+    return static_cast<std::size_t>(in_lanes ? j * s_row + r : r * s_row + j);
+  };
+  const auto size = static_cast<std::size_t>(s_row * (in_lanes ? n : rows));
+  const auto states = static_cast<std::size_t>(whole(rows));
+  std::vector<float> scores(size), bias(size);
+  for (float& x : scores) x = static_cast<float>(random.normal() * 30);
+  for (float& x : bias) x = random.percent(30) ? -kInf : 0.0f;
+  const auto step = [&](bool pairs) {
+    std::vector<std::vector<float>> all = {scores, std::vector<float>(states, -kInf),
+                                           std::vector<float>(states, 0),
+                                           std::vector<float>(states, 0)};
+    const auto softmax = in_lanes ? kernels.softmax_lanes : kernels.softmax_rows;
+    softmax({.s = all[0].data(),
+             .bias = masked ? bias.data() : nullptr,
+             .s_row = s_row,
+             .n = n,
+             .bias_begin = 0,
+             .pairs = pairs,
+             .rows = rows,
+             .pre_scale = 1,
+             .softcap = 0,
+             .scale = 1,
+             .row_max = all[1].data(),
+             .row_sum = all[2].data(),
+             .rescale = all[3].data()});
+    return all;
+  };
+  const auto floats = step(false), pairs = step(true);
+  for (std::size_t state : {1u, 2u, 3u}) ASSERT_EQ(floats[state], pairs[state]);
+  for (Index j = 0; j < n + n % 2; ++j) {
+    for (Index r = 0; r < rows; ++r) {
+      const float p = j < n ? floats[0][at(r, j)] : 0;
+      const auto pair = std::bit_cast<std::uint32_t>(pairs[0][at(r, j / 2)]);
+      const auto got = static_cast<std::uint16_t>(pair >> j % 2 * 16);
+      // A CPU's own rounding may take numbers below the normal ones for 0.
+      if (p < kSmallestNormal && got == 0) continue;
+      ASSERT_EQ(got, to_bf16(p).bits)
+          << kernels.target << " key " << j << " of " << n << " row " << r << " p " << p;
     }
   }
 }
 
-// And along the keys: those of a row are neighbours.
-TEST(Softmax, WritesPairsAlongKeys) {
+TEST(Softmax, WritesPairs) {
   for (const kernels::Kernels* kernels : all_targets()) {
-    Random random(6);
-    const Index lanes = kernels->lanes, rows = 3;
-    for (Index n = 1; n <= 5 * lanes + 3; n += lanes > 16 ? 7 : 1) {
-      const Index s_row = (n + lanes - 1) / lanes * lanes;
-      std::vector<float> scores(static_cast<std::size_t>(rows * s_row));
-      for (float& x : scores) x = static_cast<float>(random.normal() * 30);
-      const auto step = [&](bool pairs) {
-        const auto states = static_cast<std::size_t>(rows);
-        std::vector<std::vector<float>> all = {scores, std::vector<float>(states, -kInf),
-                                               std::vector<float>(states, 0),
-                                               std::vector<float>(states, 0)};
-        kernels->softmax_rows({.s = all[0].data(),
-                               .bias = nullptr,
-                               .s_row = s_row,
-                               .n = n,
-                               .bias_begin = 0,
-                               .pairs = pairs,
-                               .rows = rows,
-                               .pre_scale = 1,
-                               .softcap = 0,
-                               .scale = 1,
-                               .row_max = all[1].data(),
-                               .row_sum = all[2].data(),
-                               .rescale = all[3].data()});
-        return all;
-      };
-      const auto floats = step(false), pairs = step(true);
-      for (std::size_t state : {1u, 2u, 3u}) ASSERT_EQ(floats[state], pairs[state]);
-      for (Index r = 0; r < rows; ++r) {
-        for (Index j = 0; j < n + n % 2; ++j) {
-          const float p = j < n ? floats[0][static_cast<std::size_t>(r * s_row + j)] : 0;
-          const auto pair =
-              std::bit_cast<std::uint32_t>(pairs[0][static_cast<std::size_t>(r * s_row + j / 2)]);
-          const auto got = static_cast<std::uint16_t>(pair >> j % 2 * 16);
-          if (p < kSmallestNormal && got == 0) continue;
-          ASSERT_EQ(got, to_bf16(p).bits)
-              << kernels->target << " key " << j << " of " << n << " row " << r << " p " << p;
-        }
-      }
+    Random random(5);
+    const Index lanes = kernels->lanes;
+    for (bool masked : {false, true}) {
+      for (Index n : {1, 2, 3, 4, 5, 6, 7, 8, 9, 33, 64})
+        expect_pairs(*kernels, true, 2 * lanes - 1, n, masked, random);
+      for (Index n = 1; n <= 5 * lanes + 3; n += lanes > 16 ? 7 : 1)
+        expect_pairs(*kernels, false, 3, n, masked, random);
     }
   }
 }
