@@ -225,10 +225,12 @@ template <class T, class Number, Index kColumns>
 void DotTiles(const DotProduct& p) {
   using Function = void (*)(const DotProduct&, Index, Index, Index, Index);
   constexpr Index kMaxRows = MaxDotRows(kColumns);
+  // The lowest tile of several, or of as many rows as are too many for four columns.
+  constexpr Index kMinRows = kColumns == 4 ? 1 : (kMaxRows + 1) / 2;
   static constexpr auto kTiles = []<size_t... R>(std::index_sequence<R...>) {
     return std::array<Function, sizeof...(R)>{
-        &DotTile<T, Number, static_cast<int>(R) + 1, kColumns>::Run...};
-  }(std::make_index_sequence<kMaxRows>());
+        &DotTile<T, Number, static_cast<int>(kMinRows + R), kColumns>::Run...};
+  }(std::make_index_sequence<kMaxRows - kMinRows + 1>());
   const Index apart = (p.columns + kColumns - 1) / kColumns;
   const Index tiles = (p.rows + kMaxRows - 1) / kMaxRows;
   // Several tiles read the same columns, from L1.
@@ -236,7 +238,7 @@ void DotTiles(const DotProduct& p) {
   for (Index col = 0; col < apart; col += step) {
     for (Index tile = 0, row = 0; tile < tiles; ++tile) {
       const Index rows = (p.rows - row + tiles - tile - 1) / (tiles - tile);
-      kTiles[static_cast<size_t>(rows - 1)](p, row, col, HWY_MIN(col + step, apart), apart);
+      kTiles[static_cast<size_t>(rows - kMinRows)](p, row, col, HWY_MIN(col + step, apart), apart);
       row += rows;
     }
   }
@@ -244,7 +246,10 @@ void DotTiles(const DotProduct& p) {
 
 template <class T, class Number>
 void DotColumnsOf(const DotProduct& p) {
-  p.rows <= MaxDotRows(4) ? DotTiles<T, Number, 4>(p) : DotTiles<T, Number, kTallColumns>(p);
+  if constexpr (!kLowTiles<Number>) {
+    if (p.rows > MaxDotRows(4)) return DotTiles<T, Number, kTallColumns>(p);
+  }
+  DotTiles<T, Number, 4>(p);
 }
 
 inline void DotProductOf(const DotProduct& p) {

@@ -229,8 +229,9 @@ HWY_INLINE void AllRows(const TileProduct& p) {
   }
 }
 
-template <int kMaxRows, int kVectors, class Element>
+template <int kMost, int kVectors, class Element>
 void TileProductOf(const TileProduct& p) {
+  constexpr int kMaxRows = kLowTiles<Element> ? HWY_MIN(kMost, 2) : kMost;
   if constexpr (RAPT_PAIRED_ROWS && std::is_same_v<Element, float>) {
     // As many accumulators, for one vector of columns. Fewer rows would leave too few.
     constexpr int kRows = kMaxRows * kVectors / 2 * 2;

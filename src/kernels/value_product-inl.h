@@ -268,6 +268,28 @@ void ValueRows(const ValueProduct& p, Index row, Index col, Index col_end, Index
   ValueColumns<Values, kRows, 1>(p, row, col, col_end, begin, end);
 }
 
+// The rows that tiles of two and more hold; returns the first that is left.
+template <class Values>
+Index TallValues(const ValueProduct& p, bool whole, Index col, Index col_end, Index begin,
+                 Index end) {
+  Index row = 0;
+  if constexpr (kWholeRows<typename Values::T>) {
+    for (; whole && row + 4 <= p.rows; row += 4)
+      ValueRows<Values, 4, 8>(p, row, col, col_end, begin, end);
+    for (; whole && row + 2 <= p.rows; row += 2)
+      ValueRows<Values, 2, 8>(p, row, col, col_end, begin, end);
+  }
+  if constexpr (RAPT_MANY_REGISTERS) {
+    for (; row + 8 <= p.rows; row += 8)
+      ValueRows<Values, 8, Values::kGroup == 2 ? 2 : 3>(p, row, col, col_end, begin, end);
+    for (; row + 4 <= p.rows; row += 4) ValueRows<Values, 4, 4>(p, row, col, col_end, begin, end);
+  } else {
+    for (; row + 4 <= p.rows; row += 4) ValueRows<Values, 4, 2>(p, row, col, col_end, begin, end);
+  }
+  for (; row + 2 <= p.rows; row += 2) ValueRows<Values, 2, 4>(p, row, col, col_end, begin, end);
+  return row;
+}
+
 // Where several tiles read the same keys, each a piece of every row: a chunk of keys at a time,
 // which stays in L1. The CPU's prefetchers follow what is read in order and not such pieces, so
 // each chunk is asked for in order while the one before it is computed. Of long rows a chunk has
@@ -285,22 +307,8 @@ void ValuesOf(const ValueProduct& p) {
     for (Index col = 0; col < p.columns; col += columns) {
       const Index col_end = HWY_MIN(col + columns, p.columns);
       Index row = 0;
-      if constexpr (kWholeRows<T>) {
-        for (; whole && row + 4 <= p.rows; row += 4)
-          ValueRows<Values, 4, 8>(p, row, col, col_end, begin, end);
-        for (; whole && row + 2 <= p.rows; row += 2)
-          ValueRows<Values, 2, 8>(p, row, col, col_end, begin, end);
-      }
-      if constexpr (RAPT_MANY_REGISTERS) {
-        for (; row + 8 <= p.rows; row += 8)
-          ValueRows<Values, 8, Values::kGroup == 2 ? 2 : 3>(p, row, col, col_end, begin, end);
-        for (; row + 4 <= p.rows; row += 4)
-          ValueRows<Values, 4, 4>(p, row, col, col_end, begin, end);
-      } else {
-        for (; row + 4 <= p.rows; row += 4)
-          ValueRows<Values, 4, 2>(p, row, col, col_end, begin, end);
-      }
-      for (; row + 2 <= p.rows; row += 2) ValueRows<Values, 2, 4>(p, row, col, col_end, begin, end);
+      if constexpr (!kLowTiles<typename Values::Number>)
+        row = TallValues<Values>(p, whole, col, col_end, begin, end);
       for (; row < p.rows; ++row) ValueRows<Values, 1, 8>(p, row, col, col_end, begin, end);
     }
     begin = end;

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/kernels.hpp"
 
@@ -35,6 +36,10 @@ HWY_INLINE void StoreTail(V32 v, float* to, Index n) {
 
 // How elements are read and multiplied.
 struct Pair {};
+// Where the CPU multiplies no pairs they are for tests and for who asks for them: the body of low
+// tiles will do, and costs less to compile.
+template <class Element>
+inline constexpr bool kLowTiles = std::is_same_v<Element, Pair> && !HWY_NATIVE_DOT_BF16;
 template <class Element>
 struct Arithmetic;
 template <>
