@@ -217,14 +217,21 @@ struct ValueTile {
     using Arithmetic = rapt::kernels::HWY_NAMESPACE::Arithmetic<typename Values::Number>;
     Index together = end;
     for (Index j = begin; j < end; together = end) {
-      for (Values v(p, j, col, together); j < together; j += Values::kKeys, ++weights, v.Next()) {
+      Values v(p, j, col, together);
+      const auto step = [&]() HWY_ATTR __attribute__((always_inline)) {
         for (Index key = 0; key < Values::kKeys; ++key) ahead.Ask();
         const decltype(v.Group(0)) groups[] = {v.Group(static_cast<Index>(Group * kT * n))...};
         ((acc = Arithmetic::MulAdd(
               Arithmetic::Broadcast(weights + static_cast<Index>(I % kR) * p.p_row),
               Load<I / kR>(groups, v), acc)),
          ...);
+        j += Values::kKeys, ++weights, v.Next();
+      };
+      // Of one row there is so little to a step that the loop takes a good part of it.
+      if constexpr (kRows == 1) {
+        while (j + Values::kKeys < together) step(), step();
       }
+      while (j < together) step();
     }
     (hn::StoreU(acc, d, out + static_cast<Index>(I % kR) * p.out_row + (I / kR) * n), ...);
   }
