@@ -54,7 +54,7 @@ struct GemmPlan {
   Index workspace = 0;         // floats that one worker needs, a multiple of 16
 };
 
-// Rows of c up to which kernels for few rows read b as it lies, and none packs it.
+// Rows of c, at most, of what is computed by the kernels for few rows, which read b as it lies.
 inline constexpr Index kFewRows = 8;
 
 struct GemmBlocks {
