@@ -45,19 +45,26 @@ void watch_forks() {
   [[maybe_unused]] static const int watching = pthread_atfork(nullptr, nullptr, leave_tbb);
 }
 
-// A thread's first use of oneTBB may abort where oneTBB's own destructors run meanwhile. So the end
-// of the process waits for those that have begun, and no more begin.
+// A thread's first use of oneTBB may abort where oneTBB's own destructors run meanwhile, or have
+// run. So the end of the process waits for those that have begun, and no more begin.
 std::mutex first_uses;
+void end_first_uses() {
+  // A child's parent may have held the lock, and nobody gives it back there.
+  if (without_tbb.load(std::memory_order_relaxed)) return;
+  const std::lock_guard wait(first_uses);
+  leave_tbb();
+}
+// For a process that ends before any use: oneTBB's library is older than this object, and lives on.
+const struct AtExit {
+  ~AtExit() { end_first_uses(); }
+} at_exit;
+
 bool may_use_tbb() {
   thread_local bool has_used = false;
   if (has_used) return true;
   const std::lock_guard lock(first_uses);
-  [[maybe_unused]] static const int watching = std::atexit([] {
-    // A child's parent may have held the lock, and nobody gives it back there.
-    if (without_tbb.load(std::memory_order_relaxed)) return;
-    const std::lock_guard wait(first_uses);
-    leave_tbb();
-  });
+  // A oneTBB in the same binary may be younger than that object.
+  [[maybe_unused]] static const int watching = std::atexit(end_first_uses);
   if (without_tbb.load(std::memory_order_relaxed)) return false;
   tbb::this_task_arena::isolate(
       [] { tbb::parallel_for(0, 2, [](int) {}, tbb::simple_partitioner()); });

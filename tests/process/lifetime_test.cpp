@@ -154,6 +154,27 @@ TEST_F(Lifetime, EndsInsideACall) {  // B40
       testing::ExitedWithCode(kRight), "");
 }
 
+// Called when the destructors of all libraries have run: registered before any of them begins, and
+// not with atexit(), which would make it one of this program's.
+void (*last_of_all)() = nullptr;
+[[gnu::section(".preinit_array"), gnu::used]] void (*const before_all)() = [] {
+  on_exit(
+      [](int, void*) {
+        if (last_of_all != nullptr) last_of_all();
+      },
+      nullptr);
+};
+
+TEST_F(Lifetime, FirstCallAfterTheLastDestructor) {  // B40
+  EXPECT_EXIT(
+      {
+        alarm(60);
+        last_of_all = [] { _exit(judge(first_use_is_right())); };
+        std::exit(kWrong);
+      },
+      testing::ExitedWithCode(kRight), "");
+}
+
 // A static object whose destructor calls, after all that the library had is destroyed.
 struct CallsLast {
   Work work;
