@@ -136,8 +136,8 @@ const TargetLoops& Loops() {
                                         {"8 chains", FmaChains<8>},
                                         {"10 chains", FmaChains<10>},
                                         {"14 chains", FmaChains<14>},
-#if HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM_A64 || HWY_ARCH_RISCV || HWY_ARCH_PPC
-                                        {"16 chains", FmaChains<16>},  // these have 32 registers
+#if RAPT_MANY_REGISTERS
+                                        {"16 chains", FmaChains<16>},
                                         {"20 chains", FmaChains<20>},
                                         {"24 chains", FmaChains<24>},
 #endif
@@ -176,7 +176,7 @@ const std::vector<const TargetLoops*>& all_loops() {
   static const std::vector<const TargetLoops*> list = [] {
     // Highway numbers targets so that a better one has a lower bit.
     std::vector<std::pair<int64_t, const TargetLoops*>> found;
-    const int64_t supported = hwy::SupportedTargets();
+    const int64_t supported = RAPT_SUPPORTED_TARGETS;
 #define RAPT_VISIT(TARGET, NAMESPACE) \
   if (supported & TARGET) found.emplace_back(TARGET, &NAMESPACE::Loops());
     HWY_VISIT_TARGETS(RAPT_VISIT)

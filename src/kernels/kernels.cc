@@ -98,9 +98,7 @@ struct BestFirst {
   BestFirst() {
     // Highway numbers targets so that a better one has a lower bit. The static target is visited
     // twice.
-    int64_t supported = hwy::SupportedTargets();
-    // Highway keeps AVX3_ZEN4 for AMD; what it is here, every CPU with more than it runs, too.
-    if (supported & HWY_AVX3_SPR) supported |= HWY_AVX3_ZEN4;
+    const int64_t supported = RAPT_SUPPORTED_TARGETS;
 #define RAPT_VISIT(TARGET, NAMESPACE) \
   if (supported & TARGET)             \
     tables[hwy::Num0BitsBelowLS1Bit_Nonzero64(uint64_t{TARGET})] = &NAMESPACE::Table();

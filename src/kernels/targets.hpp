@@ -8,6 +8,11 @@
 #define HWY_DISABLED_TARGETS \
   (HWY_SSSE3 | HWY_AVX3_DL | HWY_AVX3_SPR | HWY_AVX10_2 | RAPT_WITHOUT_TARGETS)
 
+// Those that this CPU runs. Highway keeps AVX3_ZEN4 for AMD; what it is here, every CPU with more
+// than it runs, too.
+#define RAPT_SUPPORTED_TARGETS \
+  (hwy::SupportedTargets() | ((hwy::SupportedTargets() & HWY_AVX3_SPR) != 0 ? HWY_AVX3_ZEN4 : 0))
+
 // For builds that need not have all of them.
 #ifndef RAPT_WITHOUT_TARGETS
 #define RAPT_WITHOUT_TARGETS 0
