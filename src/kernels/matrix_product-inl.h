@@ -15,96 +15,140 @@
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
+// Blocks of c of one shape, [rows, columns], at most 2 kSide of both: to configure the tiles takes
+// as long as a dozen products of them, so it is done once for all.
 template <class Tiles>
-struct MatrixBlock {
+class MatrixBlocks {
+ public:
+  static constexpr Index kSide = kMatrixRows;
+
+  MatrixBlocks(const TileProduct& p, Index rows, Index columns, bool adds)
+      : p_(p), rows_(rows), columns_(columns), adds_(adds), tiles_(Shapes(rows, columns)) {}
+
+  // c[row ..., column ...]
+  void Run(Index row, Index column) {
+    const Index wanted =
+        HWY_MIN(columns_, p_.columns - column);  // of b's columns, all of them readable
+    const bool direct =
+        p_.alpha == 1.0f && (p_.beta == nullptr || adds_) && p_.c_column == 1 && wanted == columns_;
+    float* c = p_.c + row * p_.c_row + column * p_.c_column;
+    if (direct && adds_) {
+      EachOfC([&](auto tile, Index r, Index col) HWY_ATTR {
+        tiles_.template load<tile>(c + r * p_.c_row + col, p_.c_row * kFloat);
+      });
+    } else {
+      EachOfC([&](auto tile, Index, Index) HWY_ATTR { tiles_.template zero<tile>(); });
+    }
+    const float* a = p_.a + row * p_.a_row;
+    const float* b = p_.b + column;
+    Index x = 0;
+    for (; x + kSide <= p_.inner; x += kSide, a += kSide, b += kSide * p_.b_inner)
+      Multiply(a, p_.a_row, b, p_.b_inner);
+    if (x < p_.inner) {  // the last steps, with zeros after them
+      float last_a[2 * kSide * kSide] = {}, last_b[kSide * 2 * kSide] = {};
+      const Index steps = p_.inner - x;
+      for (Index i = 0; i < rows_; ++i) Copy(a + i * p_.a_row, steps, last_a + i * kSide);
+      for (Index i = 0; i < steps; ++i) Copy(b + i * p_.b_inner, columns_, last_b + i * 2 * kSide);
+      Multiply(last_a, kSide, last_b, 2 * kSide);
+    }
+    if (direct) return Store(c, p_.c_row);
+    alignas(64) float sums[2 * kSide * 2 * kSide];
+    Store(sums, 2 * kSide);
+    Update(sums, wanted, column, c);
+  }
+
+ private:
   // The four of c by row and column, then those of a by row, and of b by column.
   enum { kC00, kC01, kC10, kC11, kA0, kA1, kB0, kB1 };
-  static constexpr Index kSide = kMatrixRows, kFloat = sizeof(float);
+  static constexpr Index kFloat = sizeof(float);
+  template <int kTile>
+  using Number = std::integral_constant<int, kTile>;
 
-  // c[row ..., column ...] of p, at most 2 kSide of both.
-  static void Run(const TileProduct& p, Index row, Index rows, Index column, Index columns) {
-    const bool more_rows = rows > kSide, more_columns = columns > kSide;
-    const int r[2] = {static_cast<int>(HWY_MIN(rows, kSide)),
-                      static_cast<int>(rows) - static_cast<int>(HWY_MIN(rows, kSide))};
-    const int bytes[2] = {static_cast<int>(HWY_MIN(columns, kSide) * kFloat),
-                          static_cast<int>((columns - HWY_MIN(columns, kSide)) * kFloat)};
-    constexpr int kSteps = static_cast<int>(kSide), kBytes = static_cast<int>(kSide * kFloat);
-    const auto shape = [](int shape_rows, int row_bytes) {
-      return shape_rows > 0 && row_bytes > 0 ? MatrixShape{shape_rows, row_bytes} : MatrixShape{};
+  static MatrixShapes Shapes(Index rows, Index columns) {
+    const Index r[2] = {HWY_MIN(rows, kSide), rows - HWY_MIN(rows, kSide)};
+    const Index bytes[2] = {HWY_MIN(columns, kSide) * kFloat,
+                            (columns - HWY_MIN(columns, kSide)) * kFloat};
+    const auto shape = [](Index shape_rows, Index row_bytes) {
+      return shape_rows > 0 && row_bytes > 0
+                 ? MatrixShape{static_cast<int>(shape_rows), static_cast<int>(row_bytes)}
+                 : MatrixShape{};
     };
-    const MatrixShapes shapes{{shape(r[0], bytes[0]), shape(r[0], bytes[1]), shape(r[1], bytes[0]),
-                               shape(r[1], bytes[1]), shape(r[0], kBytes), shape(r[1], kBytes),
-                               shape(kSteps, bytes[0]), shape(kSteps, bytes[1])}};
-    Tiles tiles(shapes);
-    tiles.template zero<kC00>();
-    if (more_columns) tiles.template zero<kC01>();
-    if (more_rows) tiles.template zero<kC10>();
-    if (more_rows && more_columns) tiles.template zero<kC11>();
+    return {{shape(r[0], bytes[0]), shape(r[0], bytes[1]), shape(r[1], bytes[0]),
+             shape(r[1], bytes[1]), shape(r[0], kSide * kFloat), shape(r[1], kSide * kFloat),
+             shape(kSide, bytes[0]), shape(kSide, bytes[1])}};
+  }
 
-    const auto multiply = [&](const float* a, Index a_row, const float* b, Index b_inner) {
-      tiles.template load<kA0>(a, a_row * kFloat);
-      tiles.template load<kB0>(b, b_inner * kFloat);
-      tiles.template multiply_add<kC00, kA0, kB0>();
-      if (more_columns) {
-        tiles.template load<kB1>(b + kSide, b_inner * kFloat);
-        tiles.template multiply_add<kC01, kA0, kB1>();
-      }
-      if (!more_rows) return;
-      tiles.template load<kA1>(a + kSide * a_row, a_row * kFloat);
-      tiles.template multiply_add<kC10, kA1, kB0>();
-      if (more_columns) tiles.template multiply_add<kC11, kA1, kB1>();
-    };
-    const float* a = p.a + row * p.a_row;
-    const float* b = p.b + column;
-    Index x = 0;
-    for (; x + kSide <= p.inner; x += kSide, a += kSide, b += kSide * p.b_inner)
-      multiply(a, p.a_row, b, p.b_inner);
-    if (x < p.inner) {  // the last steps, with zeros after them
-      float last_a[2 * kSide * kSide] = {}, last_b[kSide * 2 * kSide] = {};
-      const Index steps = p.inner - x;
-      for (Index i = 0; i < rows; ++i) Copy(a + i * p.a_row, steps, last_a + i * kSide);
-      for (Index i = 0; i < steps; ++i) Copy(b + i * p.b_inner, columns, last_b + i * 2 * kSide);
-      multiply(last_a, kSide, last_b, 2 * kSide);
+  // Calls f(tile, its first row, its first column) for the tiles of c that are in use.
+  template <class F>
+  HWY_INLINE void EachOfC(const F& f) const {
+    f(Number<kC00>(), Index{0}, Index{0});
+    if (columns_ > kSide) f(Number<kC01>(), Index{0}, kSide);
+    if (rows_ > kSide) f(Number<kC10>(), kSide, Index{0});
+    if (rows_ > kSide && columns_ > kSide) f(Number<kC11>(), kSide, kSide);
+  }
+
+  HWY_INLINE void Multiply(const float* a, Index a_row, const float* b, Index b_inner) {
+    tiles_.template load<kA0>(a, a_row * kFloat);
+    tiles_.template load<kB0>(b, b_inner * kFloat);
+    tiles_.template multiply_add<kC00, kA0, kB0>();
+    if (columns_ > kSide) {
+      tiles_.template load<kB1>(b + kSide, b_inner * kFloat);
+      tiles_.template multiply_add<kC01, kA0, kB1>();
     }
+    if (rows_ <= kSide) return;
+    tiles_.template load<kA1>(a + kSide * a_row, a_row * kFloat);
+    tiles_.template multiply_add<kC10, kA1, kB0>();
+    if (columns_ > kSide) tiles_.template multiply_add<kC11, kA1, kB1>();
+  }
 
-    // c = alpha * sums + beta * c
-    const auto store = [&](float* to, Index to_row) {
-      tiles.template store<kC00>(to, to_row * kFloat);
-      if (more_columns) tiles.template store<kC01>(to + kSide, to_row * kFloat);
-      if (!more_rows) return;
-      tiles.template store<kC10>(to + kSide * to_row, to_row * kFloat);
-      if (more_columns) tiles.template store<kC11>(to + kSide * to_row + kSide, to_row * kFloat);
-    };
-    float* c = p.c + row * p.c_row + column * p.c_column;
-    const Index wanted = HWY_MIN(columns, p.columns - column);
-    if (p.alpha == 1.0f && p.beta == nullptr && p.c_column == 1 && wanted == columns) {
-      store(c, p.c_row);
-      return;
-    }
-    float sums[2 * kSide * 2 * kSide];
-    store(sums, 2 * kSide);
-    const auto update = [&](auto c_column) HWY_ATTR {
-      for (Index i = 0; i < rows; ++i) {
-        const float* from = sums + i * 2 * kSide;
-        float* to = c + i * p.c_row;
-        for (Index j = 0; j < wanted; ++j) {
-          float& number = to[j * c_column];
-          const float sum = p.alpha * from[j];
-          number = p.beta == nullptr ? sum : p.beta[column + j] * number + sum;
+  HWY_INLINE void Store(float* to, Index to_row) const {
+    EachOfC([&](auto tile, Index r, Index col)
+                HWY_ATTR { tiles_.template store<tile>(to + r * to_row + col, to_row * kFloat); });
+  }
+
+  // c = alpha * sums + beta * c
+  void Update(const float* sums, Index wanted, Index column, float* c) const {
+    const float* beta = p_.beta == nullptr ? nullptr : p_.beta + column;
+    const Index n = Lanes();
+    for (Index i = 0; i < rows_; ++i) {
+      const float* from = sums + i * 2 * kSide;
+      float* to = c + i * p_.c_row;
+      Index j = 0;
+      if (p_.c_column == 1) {
+        const F32 d;
+        const V32 alpha = hn::Set(d, p_.alpha);
+        for (; j + n <= wanted; j += n) {
+          const V32 sum = hn::Mul(alpha, hn::LoadU(d, from + j));
+          hn::StoreU(
+              beta == nullptr ? sum : hn::MulAdd(hn::LoadU(d, beta + j), hn::LoadU(d, to + j), sum),
+              d, to + j);
         }
       }
-    };
-    if (p.c_column == 1) {
-      update(std::integral_constant<Index, 1>());
-    } else {
-      update(p.c_column);
+      for (; j < wanted; ++j) {
+        float& number = to[j * p_.c_column];
+        const float sum = p_.alpha * from[j];
+        number = beta == nullptr ? sum : beta[j] * number + sum;
+      }
     }
   }
 
   static void Copy(const float* from, Index n, float* to) {  // pairs, at any address
     std::memcpy(to, reinterpret_cast<const char*>(from), static_cast<size_t>(n) * sizeof(float));
   }
+
+  const TileProduct& p_;
+  Index rows_, columns_;
+  bool adds_;  // beta is 1
+  Tiles tiles_;
 };
+
+// Whether c is added to as it is.
+inline bool AllOnes(const float* beta, Index n) {
+  if (beta == nullptr) return false;
+  Index i = 0;
+  while (i < n && beta[i] == 1.0f) ++i;
+  return i == n;
+}
 
 // Tiles read rows of a along k. Where they lie side by side, the other body takes them.
 template <class Tiles, int kRows, int kVectors>
@@ -112,15 +156,22 @@ void MatrixProductOf(const TileProduct& p) {
   if (p.a_row == 1) return TileProductOf<kRows, kVectors, Pair>(p);
   HWY_DASSERT(p.a_inner == 1);
   constexpr Index kBlock = 2 * kMatrixRows;
-  const Index columns = kVectors * Lanes(), blocks = (p.rows + kBlock - 1) / kBlock;
-  if (blocks == 0) return;
-  const AskForNext ask(p, blocks);
-  for (Index i = 0; i < blocks; ++i) {
-    ask.Beside(i);
-    for (Index column = 0; column < p.columns; column += kBlock) {
-      MatrixBlock<Tiles>::Run(p, i * kBlock, HWY_MIN(kBlock, p.rows - i * kBlock), column,
-                              HWY_MIN(kBlock, columns - column));
-    }
+  const Index whole = p.rows / kBlock, rest = p.rows % kBlock;
+  if (p.rows == 0) return;
+  const AskForNext ask(p, whole + (rest > 0));
+  const bool adds = AllOnes(p.beta, p.columns);
+  const Index all_columns = kVectors * Lanes();
+  for (Index column = 0; column < p.columns; column += kBlock) {
+    const Index columns = HWY_MIN(kBlock, all_columns - column);
+    const auto blocks = [&](Index first, Index count, Index rows) {
+      MatrixBlocks<Tiles> block(p, rows, columns, adds);
+      for (Index i = first; i < first + count; ++i) {
+        if (column == 0) ask.Beside(i);
+        block.Run(i * kBlock, column);
+      }
+    };
+    if (whole > 0) blocks(0, whole, kBlock);
+    if (rest > 0) blocks(whole, 1, rest);
   }
 }
 
