@@ -65,6 +65,28 @@ HWY_INLINE V32 ExpScaled(ExpScale scale, V32 x) {
   return hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(du, shifted))));
 }
 
+// The same with a CPU's own floor and 2^n: 10 instructions, all of which Intel's CPUs begin two of
+// in a cycle (the shift above they do not).
+HWY_INLINE V32 ExpByScaling(ExpScale scale, V32 x) {
+#if HWY_TARGET == HWY_AVX3_ZEN4
+  const F32 d;
+  const V32 t = hn::Mul(x, hn::Set(d, scale.log2));
+  const V32 f{_mm512_reduce_ps(t.raw, _MM_FROUND_TO_NEG_INF)};  // t - floor(t); of -inf 0
+  // Minimax as above, on [0, 1]: 8.3e-8.
+  V32 p = hn::Set(d, 0.001867130515165627f);
+  p = hn::MulAdd(p, f, hn::Set(d, 0.009017029777169228f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0.05579991266131401f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0.24016444385051727f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0.6931512951850891f));
+  p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
+  // Not where the result would be denormal, or vanish: that takes Intel's CPUs a hundred cycles.
+  const auto normal = _mm512_cmp_ps_mask(t.raw, hn::Set(d, -126.0f).raw, _CMP_NLT_UQ);  // or NaN
+  return V32{_mm512_maskz_scalef_ps(normal, p.raw, t.raw)};
+#else
+  return ExpScaled(scale, x);
+#endif
+}
+
 inline void ExpOf(const float* x, float* y, Index count) {
   const F32 d;
   const Index n = Lanes();

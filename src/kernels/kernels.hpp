@@ -123,8 +123,9 @@ struct SoftmaxStep {
   float pre_scale;     // multiplies a score, first
   float softcap;       // > 0: then bounds it, softcap * tanh(score / softcap); then bias is added
   float scale;         // of the exponent: p = e^(scale * (s - max)), positive
-  float* row_max;      // [rows] state: maximum so far, before scale; -inf at first
-  float* row_sum;      // [rows] state: sum of p so far
+  float* row_max;  // [rows] state: maximum so far, before scale; -inf at first. With pairs it may
+                   // lag, so that weights reach 2^8
+  float* row_sum;  // [rows] state: sum of p so far
   float* rescale;  // [rows] out: what earlier sums and outputs were multiplied by, e^(scale * (old
                    // max - new max))
 };

@@ -29,15 +29,22 @@ class MatrixBlocks {
   void Run(Index row, Index column) {
     const Index wanted =
         HWY_MIN(columns_, p_.columns - column);  // of b's columns, all of them readable
-    const bool direct =
-        p_.alpha == 1.0f && (p_.beta == nullptr || adds_) && p_.c_column == 1 && wanted == columns_;
+    const bool direct = p_.alpha == 1.0f && p_.c_column == 1 && wanted == columns_;
     float* c = p_.c + row * p_.c_row + column * p_.c_column;
-    if (direct && adds_) {
+    if (direct && p_.beta != nullptr) {
+      // Here and not after the sum: what beta is of other columns must not change a column's bits.
+      if (!adds_) Scale(c, column);
       EachOfC([&](auto tile, Index r, Index col) HWY_ATTR {
         tiles_.template load<tile>(c + r * p_.c_row + col, p_.c_row * kFloat);
       });
     } else {
       EachOfC([&](auto tile, Index, Index) HWY_ATTR { tiles_.template zero<tile>(); });
+    }
+    if (p_.c_row > columns_) {  // each a line of its own, perhaps of its own page
+      for (Index r = 0; r < rows_; ++r) {
+        PrefetchToWrite(c + r * p_.c_row);
+        PrefetchToWrite(c + r * p_.c_row + (wanted - 1) * p_.c_column);
+      }
     }
     const float* a = p_.a + row * p_.a_row;
     const float* b = p_.b + column;
@@ -106,28 +113,24 @@ class MatrixBlocks {
                 HWY_ATTR { tiles_.template store<tile>(to + r * to_row + col, to_row * kFloat); });
   }
 
+  // c = beta * c
+  void Scale(float* c, Index column) const {
+    const F32 d;
+    for (Index i = 0; i < rows_; ++i, c += p_.c_row) {
+      Index j = 0;
+      for (; j + Lanes() <= columns_; j += Lanes())
+        hn::StoreU(hn::Mul(hn::LoadU(d, p_.beta + column + j), hn::LoadU(d, c + j)), d, c + j);
+      for (; j < columns_; ++j) c[j] *= p_.beta[column + j];
+    }
+  }
+
   // c = alpha * sums + beta * c
   void Update(const float* sums, Index wanted, Index column, float* c) const {
-    const float* beta = p_.beta == nullptr ? nullptr : p_.beta + column;
-    const Index n = Lanes();
     for (Index i = 0; i < rows_; ++i) {
-      const float* from = sums + i * 2 * kSide;
-      float* to = c + i * p_.c_row;
-      Index j = 0;
-      if (p_.c_column == 1) {
-        const F32 d;
-        const V32 alpha = hn::Set(d, p_.alpha);
-        for (; j + n <= wanted; j += n) {
-          const V32 sum = hn::Mul(alpha, hn::LoadU(d, from + j));
-          hn::StoreU(
-              beta == nullptr ? sum : hn::MulAdd(hn::LoadU(d, beta + j), hn::LoadU(d, to + j), sum),
-              d, to + j);
-        }
-      }
-      for (; j < wanted; ++j) {
-        float& number = to[j * p_.c_column];
-        const float sum = p_.alpha * from[j];
-        number = beta == nullptr ? sum : beta[j] * number + sum;
+      for (Index j = 0; j < wanted; ++j) {
+        float& number = c[i * p_.c_row + j * p_.c_column];
+        const float sum = p_.alpha * sums[i * 2 * kSide + j];
+        number = p_.beta == nullptr ? sum : p_.beta[column + j] * number + sum;
       }
     }
   }
@@ -138,7 +141,7 @@ class MatrixBlocks {
 
   const TileProduct& p_;
   Index rows_, columns_;
-  bool adds_;  // beta is 1
+  bool adds_;  // beta is 1 everywhere
   Tiles tiles_;
 };
 

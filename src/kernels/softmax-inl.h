@@ -86,14 +86,22 @@ HWY_INLINE void OnlineStep(float* s, Index vectors, Index stride, ExpScale scale
     max3 = hn::Max(max3, hn::LoadU(d, s + (j + 3) * stride));
   }
   for (; j < vectors; ++j) max0 = hn::Max(max0, hn::LoadU(d, s + j * stride));
-  const V32 new_max = Lanes::Max(hn::Max(hn::Max(max0, max1), hn::Max(max2, max3)));
+  V32 new_max = Lanes::Max(hn::Max(hn::Max(max0, max1), hn::Max(max2, max3)));
+  if (kWeights == Weights::kPairs) {
+    // Weights up to 2^8 are as precise. So a maximum that rises by no more than that stays what it
+    // was, and with it all that was multiplied by it.
+    const V32 enough = hn::Add(old_max, hn::Set(d, 8.0f / scale.log2));
+    new_max = hn::IfThenElse(hn::Lt(new_max, enough), old_max, new_max);
+  }
   // A row that attends nothing so far: subtract 0, since -inf - -inf would be NaN.
   const V32 reference = hn::IfThenZeroElse(hn::Eq(new_max, minus_inf), new_max);
 
   V32 sum0 = hn::Zero(d), sum1 = sum0, sum2 = sum0, sum3 = sum0;
   const auto probability = [&](Index at) HWY_ATTR {
-    const V32 p = ExpScaled(scale, hn::Sub(hn::LoadU(d, s + at * stride), reference));
-    if (kWeights == Weights::kFloats) hn::StoreU(p, d, s + at * stride);
+    const V32 x = hn::Sub(hn::LoadU(d, s + at * stride), reference);
+    if (kWeights == Weights::kPairs) return ExpByScaling(scale, x);
+    const V32 p = ExpScaled(scale, x);
+    hn::StoreU(p, d, s + at * stride);
     return p;
   };
   const auto store_pair = [&](Index at, V32 first, V32 second) HWY_ATTR {
