@@ -255,8 +255,8 @@ void cut(const AttentionProblem&, const AttentionPlan& plan, const AttentionBloc
          Cut& cut) {
   const Index columns = plan.tile->columns;
   // Blocks of equal height, in whole panels. Pairs are multiplied so fast that to pack V for each
-  // block shows: where there are many rows, twice as many of them do it once (6 % with matrix tiles,
-  // d 128).
+  // block shows: where there are many rows, twice as many of them do it once (6 % with matrix
+  // tiles, d 128).
   constexpr Index kMany = 2048;
   const Index block_q = cut.rows >= kMany ? blocks.block_q * Numbers::kNumbers : blocks.block_q;
   const Index wanted = std::max(round_up(block_q, columns), columns);

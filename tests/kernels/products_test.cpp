@@ -209,12 +209,8 @@ Stored<T> stored_as(Index rows, Index columns, Edge edge, Random& random, const 
   Stored<T> stored{std::move(tensor), std::move(table), {}};
   stored.rows = {reinterpret_cast<const std::byte*>(stored.tensor.data()), stride, type_of<T>()};
   if (paged)
-    stored.rows.pages = {stored.table.data(),
-                         1,
-                         size * stride,
-                         size,
-                         begin,
-                         kernels::RowPages::inverse_of(size)};
+    stored.rows.pages = {
+        stored.table.data(), 1, size * stride, size, begin, kernels::RowPages::inverse_of(size)};
   return stored;
 }
 
