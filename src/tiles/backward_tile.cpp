@@ -17,7 +17,9 @@ bool v_in_place(const AttentionProblem& p, bool pairs) {
 }  // namespace
 
 BackwardTile::Buffers::Buffers(const BackwardProblem& problem, const BackwardPlan& plan,
-                               const BackwardCut& cut, Workspace& workspace) {
+                               const BackwardCut& cut, Workspace& workspace)
+    : pairs_down(plan.pairs() ? cut.block_kv : 0, plan.pairs() ? problem.forward.d_k : 0,
+                 plan.tile->columns, workspace) {
   const AttentionProblem& p = problem.forward;
   const Index columns = plan.tile->columns;
   const Index block_q = cut.block_q, block_kv = cut.block_kv;
@@ -52,8 +54,8 @@ BackwardTile::Buffers::Buffers(const BackwardProblem& problem, const BackwardPla
   ds_pairs = workspace.floats(pairs ? elements(block_kv) * stride : 0);
   k_copy = workspace.floats(k_in_place(p, pairs) ? 0 : block_kv * elements(p.d_k));
   v_copy = workspace.floats(v_in_place(p, pairs) ? 0 : block_kv * elements(p.d_v));
-  k_down = workspace.floats(pairs ? elements(block_kv) * p.d_k : 0);
-  k_zeroed = workspace.floats(elements(block_kv) * p.d_k);
+  k_down = workspace.floats(pairs ? pairs_down.floats() : 0);
+  k_zeroed = workspace.floats(pairs ? pairs_down.floats() : block_kv * p.d_k);
   rows_copy = workspace.floats(std::max(2 * p.d_v, columns * p.d_k));
   ones = workspace.floats(columns);
   row_pointers = workspace.pointers<float>(columns);
@@ -195,13 +197,12 @@ bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
   if (k_stays) next_k_ = next_rows(stored_rows(k), p.d_k * bytes_of(p.k.type), keys, ahead.keys);
   if (v_stays) next_v_ = next_rows(stored_rows(v), p.d_v * bytes_of(p.v.type), keys, ahead.keys);
   // K as the product along the keys reads it, and with 0 in place of NaN and infinity.
-  KeyBlock k_down = k;
+  const auto down = [&](const StoredRows& stored, bool finite, float* to) {
+    return b.pairs_down.transpose(kernel_, stored, keys.count(), finite, to);
+  };
   StoredRows k_stored = stored_rows(k);
-  if (pairs_) {
-    k_stored = read_k_.rows(keys, nullptr);
-    k_down = {b.k_down, p.d_k};
-    pair_rows(k_stored, keys.count(), p.d_k, false, b.k_down, p.d_k);
-  }
+  if (pairs_) k_stored = read_k_.rows(keys, nullptr);
+  const KeyBlock k_down = pairs_ ? down(k_stored, false, b.k_down) : k;
   NotFinite k_values(kernel_, k_stored, keys.count(), p.d_k, pairs_ ? nullptr : b.k_zeroed);
   bool k_is_zeroed = !pairs_;
   // Then add_to_k() and add_to_v() ask of each pair whether it is attended.
@@ -290,12 +291,13 @@ bool BackwardTile::compute(Keys keys, Wanted wanted, const Ahead& ahead) {
     float* dqt = b.dqt + first * p.d_k;
     const bool care = masked && k_values.any();
     if (care && !k_is_zeroed) {
-      pair_rows(k_stored, keys.count(), p.d_k, true, b.k_zeroed, p.d_k);
+      down(k_stored, true, b.k_zeroed);
       k_is_zeroed = true;
     }
+    const Index k_row = care && !pairs_ ? p.d_k : k_down.row;
     product_({.a = care ? b.k_zeroed : k_down.data,
-              .a_row = 1,
-              .a_inner = care ? p.d_k : k_down.row,
+              .a_row = pairs_ ? k_row : 1,
+              .a_inner = pairs_ ? 1 : k_row,
               .b = (pairs_ ? b.ds_pairs : b.ds) + first,
               .b_inner = b.stride,
               .c = dqt,

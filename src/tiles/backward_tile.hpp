@@ -17,6 +17,7 @@
 #include "tiles/backward.hpp"
 #include "tiles/dropout.hpp"
 #include "tiles/lane_bias.hpp"
+#include "tiles/pairs_down.hpp"
 #include "tiles/values.hpp"
 #include "tiles/workspace.hpp"
 
@@ -89,9 +90,10 @@ class BackwardTile {
     BFloat16 *p_rounded, *ds_rounded;  // the same
     float* ds_pairs;                   // [block_kv / 2, block_q]
     float *k_copy, *v_copy;            // [block_kv, elements of depth]
-    float *k_down, *k_zeroed;          // [elements of block_kv, d_k]
-    float *rows_copy, *ones;           // [2, d_v] or [NR, d_k], [NR]
-    float** row_pointers;              // [NR]
+    PairsDown pairs_down;
+    float *k_down, *k_zeroed;  // [block_kv, d_k], or of pairs as they are transposed
+    float *rows_copy, *ones;   // [2, d_v] or [NR, d_k], [NR]
+    float** row_pointers;      // [NR]
     Buffers(const BackwardProblem& problem, const BackwardPlan& plan, const BackwardCut& cut,
             Workspace& workspace);
   };

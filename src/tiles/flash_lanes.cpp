@@ -23,6 +23,7 @@
 
 #include "tiles/dropout.hpp"
 #include "tiles/lane_bias.hpp"
+#include "tiles/pairs_down.hpp"
 #include "tiles/scores.hpp"
 #include "tiles/task.hpp"
 #include "tiles/values.hpp"
@@ -127,12 +128,9 @@ class Pairs {
   Pairs(const AttentionProblem& p, const AttentionPlan& plan, const Cut& cut, Workspace& workspace)
       : k_in_place_(KeyReader::pairs_in_place(p, p.k, p.d_k)),
         k_copy_(workspace.floats(k_in_place_ ? 0 : cut.block_kv * pairs(p.d_k))),
-        columns_(plan.tile->columns),
-        v_row_(round_up(pairs(cut.block_kv), columns_) + kPad),
-        v_pairs_(workspace.floats(p.d_v * v_row_)),
-        v_finite_(workspace.floats(may_mask(p) ? p.d_v * v_row_ : 0)),
-        panel_(workspace.floats(columns_ * p.d_v)),
-        panel_rows_(workspace.pointers<const float>(columns_)) {}
+        v_down_(cut.block_kv, p.d_v, plan.tile->columns, workspace),
+        v_pairs_(workspace.floats(v_down_.floats())),
+        v_finite_(workspace.floats(may_mask(p) ? v_down_.floats() : 0)) {}
 
   static const float* q_row(const AttentionProblem& p, const kernels::Kernels&,
                             const std::byte* row, float* copy) {
@@ -149,8 +147,7 @@ class Pairs {
     kernel_ = &kernel;
     v_ = reader.rows(keys, nullptr);
     keys_ = keys.count();
-    depth_ = reader.depth();
-    not_finite_.emplace(kernel, v_, keys_, depth_, nullptr);
+    not_finite_.emplace(kernel, v_, keys_, reader.depth(), nullptr);
     return {transposed(false, v_pairs_), v_, true};
   }
   NotFinite& not_finite() { return *not_finite_; }
@@ -167,41 +164,18 @@ class Pairs {
   }
 
  private:
-  static constexpr Index kPad = 16;  // between rows, so that they do not meet in one cache set
   static Index pairs(Index n) { return round_up(n, kNumbers) / kNumbers; }
 
-  // The last v(), [d_v, pairs of keys], NR pairs at a time: matrix tiles read the rows of what they
-  // multiply along what is summed.
   KeyBlock transposed(bool finite, float* to) const {
-    for (Index r = 0; r < columns_; ++r) panel_rows_[r] = panel_ + r * depth_;
-    for (Index first = 0; first < keys_; first += columns_ * kNumbers) {
-      const Index keys = std::min(columns_ * kNumbers, keys_ - first);
-      kernel_->pack_pairs({.b = rows_from(v_, first),
-                           .rows = keys,
-                           .columns = depth_,
-                           .finite = finite,
-                           .panels = panel_,
-                           .apart = 0,
-                           .panel_columns = depth_});
-      kernel_->pack_rows({.source = panel_rows_,
-                          .stride = 1,
-                          .rows = pairs(keys),
-                          .length = depth_,
-                          .panel = to + first / kNumbers,
-                          .panel_row = v_row_,
-                          .columns = columns_});
-    }
-    return {to, v_row_};
+    return v_down_.transpose(*kernel_, v_, keys_, finite, to);
   }
 
   bool k_in_place_;
   float* k_copy_;  // [block_kv, d_k / 2]
-  Index columns_, v_row_;
-  float *v_pairs_, *v_finite_;  // [d_v, v_row]
-  float* panel_;                // [NR, d_v]
-  const float** panel_rows_;    // [NR]
-  StoredRows v_{};
-  Index keys_ = 0, depth_ = 0;
+  PairsDown v_down_;
+  float *v_pairs_, *v_finite_;
+  StoredRows v_{};  // the last v()
+  Index keys_ = 0;
   const kernels::Kernels* kernel_ = nullptr;
   std::optional<NotFinite> not_finite_;
 };
