@@ -25,6 +25,17 @@ namespace rapt::kernels::HWY_NAMESPACE {
 // how they are read: paired are adjacent, and read two at a time.
 enum class Rows { kAdjacent, kStrided, kPaired };
 
+// The rare case: fewer columns than a tile [rows, columns] has, or columns that are not adjacent.
+inline HWY_NOINLINE void Scatter(const TileProduct& p, const float* tile, Index rows, Index columns,
+                                 float* c) {
+  for (Index r = 0; r < rows; ++r) {
+    for (Index col = 0; col < p.columns; ++col) {
+      float& to = c[r * p.c_row + col * p.c_column];
+      to = p.beta == nullptr ? tile[r * columns + col] : p.beta[col] * to + tile[r * columns + col];
+    }
+  }
+}
+
 template <int kRows, int kVectors, Rows kLayout, class Element>
 struct RegisterTile {
   using Number = Arithmetic<Element>;
@@ -83,25 +94,13 @@ struct RegisterTile {
     } else {
       HWY_ALIGN float tile[kRows * kV * hn::MaxLanes(d)];  // [kRows, NR]
       (hn::Store(acc, d, tile + I * n), ...);
-      Scatter(p, tile, c);
+      Scatter(p, tile, kRows, static_cast<Index>(kV * n), c);
     }
   }
 
   static HWY_INLINE void Update(V32 acc, const float* beta, float* c) {
     const F32 d;
     hn::StoreU(hn::MulAdd(hn::LoadU(d, beta), hn::LoadU(d, c), acc), d, c);
-  }
-
-  // The rare case: fewer columns than the tile has, or columns that are not adjacent.
-  static HWY_NOINLINE void Scatter(const TileProduct& p, const float* tile, float* c) {
-    const Index columns = static_cast<Index>(kV) * Lanes();
-    for (Index r = 0; r < kRows; ++r) {
-      for (Index col = 0; col < p.columns; ++col) {
-        float& to = c[r * p.c_row + col * p.c_column];
-        to = p.beta == nullptr ? tile[r * columns + col]
-                               : p.beta[col] * to + tile[r * columns + col];
-      }
-    }
   }
 };
 
