@@ -37,6 +37,9 @@ struct TileProduct {
   float alpha;
   const float* beta;  // [NR], or null: c is overwritten and never read
   NextRows next[2]{};
+  // [inner, NR] of floats, or null: there the first tile, of several, leaves b for the others. It
+  // has its vectors in registers, and they would read them from many pages, each in two lines.
+  float* b_copy = nullptr;
 };
 
 // Pairs: two bf16 numbers in the place of one float, the first in its low half. Kernels read them

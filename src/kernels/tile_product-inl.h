@@ -36,7 +36,8 @@ inline HWY_NOINLINE void Scatter(const TileProduct& p, const float* tile, Index 
   }
 }
 
-template <int kRows, int kVectors, Rows kLayout, class Element>
+// With kCopiesB it leaves b's vectors, which it has in registers, in p.b_copy.
+template <int kRows, int kVectors, Rows kLayout, class Element, bool kCopiesB = false>
 struct RegisterTile {
   using Number = Arithmetic<Element>;
   // Accumulator i is row i / kVectors, vector i % kVectors. They travel as a parameter pack because
@@ -51,24 +52,29 @@ struct RegisterTile {
   template <size_t... I>
   static HWY_INLINE void Start(const TileProduct& p, const float* a, float* c,
                                std::index_sequence<I...> indices) {
-    Multiply(p, a, c, indices, (static_cast<void>(I), hn::Zero(F32()))...);
+    Multiply(p, a, p.b, p.b_copy, c, indices, (static_cast<void>(I), hn::Zero(F32()))...);
   }
 
   template <size_t... I, class... V>
-  static HWY_INLINE void Multiply(const TileProduct& p, const float* HWY_RESTRICT a, float* c,
+  static HWY_INLINE void Multiply(const TileProduct& p, const float* HWY_RESTRICT a,
+                                  const float* HWY_RESTRICT b, float* HWY_RESTRICT b_copy, float* c,
                                   std::index_sequence<I...> indices, V... acc) {
     const F32 d;
     const size_t n = hn::Lanes(d);
     const Index a_row = kLayout == Rows::kAdjacent ? 1 : p.a_row;
     const Index a_inner = kLayout == Rows::kAdjacent ? p.a_inner : 1;
-    const float* HWY_RESTRICT b = p.b;
-    for (Index x = 0; x < p.inner; ++x) {
+    const Index b_inner = p.b_inner, inner = p.inner;
+    for (Index x = 0; x < inner; ++x) {
+      if constexpr (kCopiesB) {
+        for (size_t v = 0; v < kV; ++v) hn::StoreU(hn::LoadU(d, b + v * n), d, b_copy + v * n);
+        b_copy += kV * n;
+      }
       // The compiler reads each of a's elements and each of b's vectors once.
       ((acc = Number::MulAdd(Number::Broadcast(a + static_cast<Index>(I / kV) * a_row),
                              hn::LoadU(d, b + (I % kV) * n), acc)),
        ...);
       a += a_inner;
-      b += p.b_inner;
+      b += b_inner;
     }
     Finish(p, c, indices, acc...);
   }
@@ -139,7 +145,7 @@ class AskForNext {
 // exchanged, it gives the products of both rows, in the same order of k; what they add up to is put
 // in its place at the end. One vector of columns after the other, so that registers are left.
 template <int kRows, int kVectors>
-struct RegisterTile<kRows, kVectors, Rows::kPaired, float> {
+struct RegisterTile<kRows, kVectors, Rows::kPaired, float, false> {
   // For whole vectors of columns.
   static void Run(const TileProduct& p, const float* a, float* c) {
     for (Index column = 0; column < p.columns; column += Lanes())
@@ -228,6 +234,18 @@ HWY_INLINE void AllRows(const TileProduct& p) {
   }
 }
 
+// The first tile copies b, and the others read the copy.
+template <int kMaxRows, int kVectors, Rows kLayout, class Element>
+HWY_INLINE void CopyThenAllRows(TileProduct p) {
+  RegisterTile<kMaxRows, kVectors, kLayout, Element, true>::Run(p, p.a, p.c);
+  p.b = p.b_copy;
+  p.b_inner = kVectors * Lanes();
+  p.a += kMaxRows * p.a_row;
+  p.c += kMaxRows * p.c_row;
+  p.rows -= kMaxRows;
+  AllRows<kMaxRows, kVectors, kLayout, Element>(p);
+}
+
 template <int kMost, int kVectors, class Element>
 void TileProductOf(const TileProduct& p) {
   constexpr int kMaxRows = kLowTiles<Element> ? HWY_MIN(kMost, 2) : kMost;
@@ -241,6 +259,10 @@ void TileProductOf(const TileProduct& p) {
     AllRows<kMaxRows, kVectors, Rows::kAdjacent, Element>(p);
   } else {
     HWY_DASSERT(p.a_inner == 1);
+    if constexpr (kMaxRows >= 6 && kVectors >= 4 && std::is_same_v<Element, float>) {
+      if (p.b_copy != nullptr && p.rows > kMaxRows)
+        return CopyThenAllRows<kMaxRows, kVectors, Rows::kStrided, Element>(p);
+    }
     AllRows<kMaxRows, kVectors, Rows::kStrided, Element>(p);
   }
 }

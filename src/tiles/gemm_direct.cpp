@@ -1,6 +1,7 @@
 // gemm_direct: few rows, or everything small: packing b would cost as much as using it, so b is
 // read in place.
 #include <algorithm>
+#include <cstdint>
 
 #include "tiles/gemm.hpp"
 #include "tiles/product.hpp"
@@ -9,16 +10,29 @@
 namespace rapt::tiles {
 namespace {
 
+// Whether the first tile of a panel of b copies it for the others. It costs some percent of one,
+// and saves a fourth of each other on a CPU that reads a vector as long as a line at once, but not
+// one that lies in two lines (Intel's); and more where rows of b share sets of a cache.
+bool copies_b(const GemmPlan& plan) {
+  const GemmProblem& p = plan.problem;
+  constexpr Index kTiles = 2;
+  if (!is_wide(*plan.tile) || plan.block_m <= kTiles * plan.tile->rows) return false;
+  const Index vector = plan.kernels->lanes * bytes_of(Type::f32);
+  return rows_collide(p) || p.b.row_stride % vector != 0 ||
+         reinterpret_cast<std::uintptr_t>(p.b.data) % static_cast<std::uintptr_t>(vector) != 0;
+}
+
 // What is not needed takes no room: to be given memory costs a small product a few percent.
 struct Buffers {
-  float *a_copy, *beta, *scratch;  // [rows, block_k], [kMaxColumns], of the product
+  float *a_copy, *beta, *scratch;  // [rows, block_k], [kMaxColumns], of product_in_place
   Buffers(const GemmPlan& plan, Workspace& workspace) {
     const GemmProblem& p = plan.problem;
     const Index panel = plan.kernels->tiles[0].columns;
     const bool whole_panels = p.n % panel == 0 && plan.block_n % panel == 0;
     a_copy = workspace.floats(a_in_place(plan) ? 0 : plan.block_m * copy_row(plan.block_k));
     beta = workspace.floats(p.beta == 0.0f && p.k <= plan.block_k ? 0 : kernels::kMaxColumns);
-    scratch = workspace.floats(whole_panels ? 0 : product_scratch(*plan.kernels, plan.block_k));
+    const Index columns = copies_b(plan) ? plan.tile->columns : whole_panels ? 0 : panel;
+    scratch = workspace.floats(plan.block_k * columns);
   }
 };
 
@@ -89,7 +103,7 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
                       .alpha = p.alpha,
                       .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta,
                       .next = {next_of_b(plan, block, x + slice)}},
-                     block.columns, buffers.scratch);
+                     block.columns, copies_b(plan), buffers.scratch);
     x += plan.block_k;
     if (x < p.k) std::fill_n(buffers.beta, kernels::kMaxColumns, 1.0f);
   } while (x < p.k);

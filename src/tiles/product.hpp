@@ -31,19 +31,17 @@ inline const kernels::TileKernel* next_tile(const kernels::Kernels& kernels,
   return best;
 }
 
-// Floats of scratch that product_in_place needs for a product over `inner`.
-inline Index product_scratch(const kernels::Kernels& kernels, Index inner) {
-  return inner * kernels.tiles[0].columns;
-}
-
 // p for `columns` columns, any number: panels in place, and the last columns that fill no panel
-// from a zero-padded copy. p.beta: [kMaxColumns] equal values, or null. p.next[0]: rows from the
-// first column on, of which each panel asks for its own columns.
+// from a zero-padded copy in `scratch` [inner, columns of the first tile]. With `copies`, each
+// panel's first tile copies it for the others, to scratch [inner, columns of the usual tile]. A
+// product that does neither needs no scratch. p.beta: [kMaxColumns] equal values, or null.
+// p.next[0]: rows from the first column on, of which each panel asks for its own columns.
 inline void product_in_place(const kernels::Kernels& kernels, const kernels::TileKernel& usual,
-                             kernels::TileProduct p, Index columns, float* scratch) {
+                             kernels::TileProduct p, Index columns, bool copies, float* scratch) {
   while (columns > 0) {
     const kernels::TileKernel* tile = next_tile(kernels, usual, columns, p.rows);
     p.columns = tile == nullptr ? columns : tile->columns;
+    p.b_copy = copies && tile == &usual ? scratch : nullptr;
     if (tile == nullptr) {
       tile = &kernels.tiles[0];
       for (Index x = 0; x < p.inner; ++x) {

@@ -284,6 +284,32 @@ TEST(GemmSizes, FewRowsOfALargeMatrix) {
   expect_few_rows_like_many<BFloat16>(2100, 4001, [](float x) { return to_bf16(x); });
 }
 
+// Where b lies decides whether a tile copies it for others, and about nothing else.
+TEST(GemmSizes, SameBitsWhereverBLies) {
+  constexpr std::int64_t kM = 53, kN = 131, kK = 1037, kLine = 16, kFar = 1024;
+  Random random(19);
+  const auto normal = [&](std::int64_t) { return static_cast<float>(random.normal()); };
+  Tensor<float> a({kM, kK}), b({kK, kN}), c({kM, kN});
+  a.fill(normal);
+  b.fill(normal);
+  alignas(64) static float elsewhere[kK * kFar + kLine];
+  for_each_target([&] {
+    std::vector<float> first;
+    for (const std::int64_t row : {kN, kN + kLine - kN % kLine, kFar}) {
+      for (const std::int64_t offset : {std::int64_t{0}, std::int64_t{4}, kLine - 1}) {
+        for (std::int64_t i = 0; i < b.size(); ++i)
+          elsewhere[offset + i / kN * row + i % kN] = b[i];
+        gemm(a.view<Row, Inner>(),
+             View<const float, Inner, Column>(elsewhere + offset, {kK, kN}, {row, 1}),
+             c.view<Row, Column>());
+        if (first.empty()) first = c.values();
+        ASSERT_EQ(std::memcmp(first.data(), c.values().data(), first.size() * sizeof(float)), 0)
+            << "rows " << row << " floats apart, " << offset << " beyond a line";
+      }
+    }
+  });
+}
+
 TEST(GemmSizes, OffsetsBeyond32Bits) {  // B14, B15
   if (sizeof(void*) < 8) GTEST_SKIP() << "a 32-bit address space";
   constexpr std::int64_t kFar = (std::int64_t{1} << 32) + 4096 + 5;

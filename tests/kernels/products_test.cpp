@@ -73,7 +73,8 @@ struct Expected {
 
 enum class Body { floats, pairs, matrix_tiles };  // of a register tile
 
-void tile_product(const kernels::TileKernel& tile, Index rows, Index columns, Index inner,
+// Whether it left a copy of b for its other tiles.
+bool tile_product(const kernels::TileKernel& tile, Index rows, Index columns, Index inner,
                   Random& random, Body body) {
   const bool pairs = body != Body::floats;
   const auto product = body == Body::floats  ? tile.product
@@ -101,6 +102,9 @@ void tile_product(const kernels::TileKernel& tile, Index rows, Index columns, In
     c.seal();  // NaN everywhere: must not be read
   }
   const float alpha = random.pick({1.0f, 1.0f, -0.5f});
+  Tensor<float> b_copy({inner, tile.columns}, {{}, 1, 0, 0, 0, edge});
+  b_copy.seal();
+  const bool may_copy = body == Body::floats && random.percent(50);
   const Expected expected{a, b, c, rows, columns, inner, alpha, beta, c.values(), false, pairs};
   product({.a = a.data(),
            .a_row = a.strides()[0],
@@ -114,8 +118,13 @@ void tile_product(const kernels::TileKernel& tile, Index rows, Index columns, In
            .inner = inner,
            .columns = columns,
            .alpha = alpha,
-           .beta = beta.empty() ? nullptr : beta.data()});
+           .beta = beta.empty() ? nullptr : beta.data(),
+           .b_copy = may_copy ? b_copy.data() : nullptr});
   expected.check();
+  if (b_copy.unchanged()) return false;
+  EXPECT_TRUE(may_copy && rows > tile.rows);
+  EXPECT_EQ(b_copy.values(), b.values());
+  return true;
 }
 
 TEST(TileProduct, IsExactOnIntegersForAllRowsAndColumns) {  // B5, B22, B24
@@ -126,6 +135,7 @@ TEST(TileProduct, IsExactOnIntegersForAllRowsAndColumns) {  // B5, B22, B24
       SCOPED_TRACE(std::string(kernels->target) + " tile " + std::to_string(tile.rows) + "x" +
                    std::to_string(tile.vectors));
       EXPECT_EQ(tile.columns, tile.vectors * kernels->lanes);
+      bool copies = false;
       for (Body body : {Body::floats, Body::pairs, Body::matrix_tiles}) {
         if (body != Body::floats && t > 0) continue;
         SCOPED_TRACE("body " + std::to_string(static_cast<int>(body)));
@@ -134,7 +144,7 @@ TEST(TileProduct, IsExactOnIntegersForAllRowsAndColumns) {  // B5, B22, B24
         const Index step = body == Body::matrix_tiles ? 3 : 1;
         for (Index rows = 1; rows <= most; rows += step) {
           for (Index inner : {0, 1, 2, 3, 5, 16, 17, 33}) {
-            tile_product(tile, rows, tile.columns, inner, random, body);
+            copies |= tile_product(tile, rows, tile.columns, inner, random, body);
             tile_product(tile, rows, random.between(1, tile.columns), inner, random, body);
           }
         }
@@ -143,6 +153,7 @@ TEST(TileProduct, IsExactOnIntegersForAllRowsAndColumns) {  // B5, B22, B24
         }
       }
       if (HasFatalFailure()) return;
+      EXPECT_EQ(copies, tile.rows >= 6 && tile.vectors >= 4);
     }
   }
 }
