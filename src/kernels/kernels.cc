@@ -46,6 +46,8 @@ TileKernel TileWithPairs() {
 }
 
 const Kernels& Table() {
+  const bool vector_pairs = HWY_NATIVE_DOT_BF16 && !has_slow_pairs();
+  const bool native_pairs = HWY_NATIVE_DOT_BF16 && (vector_pairs || has_matrix_tiles());
   // Accumulators + kVectors of b + 1 broadcast of a fit the registers; at least 12 accumulators
   // hide the latency of two FMA pipes. The low and wide tiles are for few rows.
 #if RAPT_MANY_REGISTERS
@@ -53,12 +55,13 @@ const Kernels& Table() {
     hwy::TargetName(HWY_TARGET),
     static_cast<int>(Lanes()),
     32,
-    HWY_NATIVE_DOT_BF16,
+    native_pairs,
+    vector_pairs,
     RAPT_PAIRED_ROWS,
     5,
     {TileWithPairs<14, 2>(), Tile<12, 2>(), Tile<8, 3>(), Tile<6, 4>(), Tile<2, 8>()},
 #else
-  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, HWY_NATIVE_DOT_BF16, RAPT_PAIRED_ROWS, 3,
+  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, native_pairs, vector_pairs, RAPT_PAIRED_ROWS, 3,
                                 {TileWithPairs<6, 2>(), Tile<3, 3>(), Tile<2, 4>(), {}, {}},
 #endif
     DotProductOf,

@@ -231,7 +231,8 @@ struct Kernels {
   const char* target;  // Highway's name
   int lanes;           // f32 lanes of a vector
   int registers;       // vector registers
-  bool native_pairs;   // whether the CPU multiplies pairs; if not, pair_product is slow
+  bool native_pairs;   // whether the CPU multiplies pairs, so that pair_product is fast
+  bool vector_pairs;   // whether dot_product and value_product are faster of pairs than of floats
   bool paired_rows;    // whether tiles multiply an a of adjacent rows so much faster that it is
                        // worth a transpose
   int n_tiles;

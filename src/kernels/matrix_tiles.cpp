@@ -1,4 +1,4 @@
-// Asking the CPU and the system for matrix tiles.
+// Asking the CPU and the system for matrix tiles, and what Highway does not say of pairs.
 #include "kernels/matrix_tiles.hpp"
 
 #if RAPT_AMX
@@ -25,6 +25,16 @@ bool has_matrix_tiles() {
   constexpr unsigned kEnabled = 3u << 17;  // the configuration of tiles, and their data
   asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
   return (a & kEnabled) == kEnabled;
+#else
+  return false;
+#endif
+}
+
+bool has_slow_pairs() {
+#if RAPT_AMX
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kIntel = 0x756e6547;  // "Genu" of GenuineIntel
+  return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == kIntel;
 #else
   return false;
 #endif

@@ -14,6 +14,10 @@ namespace rapt::kernels {
 // Whether the CPU has them, and the system lets this process use them, for which it is asked.
 bool has_matrix_tiles();
 
+// Whether the CPU takes longer for the product of two vectors of pairs (vdpbf16ps) than for two of
+// floats. Measured: on Intel's two cycles, where those are one; on AMD's as long as one of them.
+bool has_slow_pairs();
+
 inline constexpr int kMatrixTiles = 8;
 inline constexpr int kMatrixRows = 16;
 

@@ -77,6 +77,7 @@ config::AttentionRow config_row(const tiles::AttentionProblem& problem,
 tiles::AttentionBlocks blocks_of(const config::AttentionRow& row, const kernels::Kernels& kernels) {
   return {find_tile(kernels, row.tile),
           kernels.native_pairs,
+          kernels.vector_pairs,
           row.block_q,
           row.block_kv,
           row.short_rows,
@@ -283,9 +284,13 @@ void plan_gemm(tiles::GemmPlan& plan) {
   }
 
   plan.steps = p.k;
-  tiles::GemmBlocks blocks{plan.tile,   plan.kernels->native_pairs,
-                           row.block_m, row.block_n,
-                           row.block_k, row.direct_rows};
+  tiles::GemmBlocks blocks{plan.tile,
+                           plan.kernels->native_pairs,
+                           plan.kernels->vector_pairs,
+                           row.block_m,
+                           row.block_n,
+                           row.block_k,
+                           row.direct_rows};
   // Few rows are one block, past which b's panels go once and must leave room in L2 for the next;
   // of many, every slice of k would read and write c once more. The rows of one element decide,
   // since slices are the order of sums.

@@ -460,7 +460,7 @@ const char* refuse_pairs(const AttentionProblem& p, Type out, const AttentionBlo
   if (!all_bf16(p, out)) return "q, k, v and out are not all bf16";
   if (p.round_weights == RoundWeights::never) return "round_weights: never";
   if (p.round_weights == RoundWeights::where_native && !blocks.native_pairs)
-    return "this CPU does not multiply pairs of bf16";
+    return "this CPU does not multiply pairs of bf16, or floats faster";
   if (!p.k.contiguous() || !p.v.contiguous()) return "the depth of k or v is not contiguous";
   if (p.dropout.probability > 0) return "dropout is for floats";
   return nullptr;

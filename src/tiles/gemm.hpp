@@ -59,7 +59,7 @@ inline constexpr Index kFewRows = 8;
 
 struct GemmBlocks {
   const kernels::TileKernel* tile;
-  bool native_pairs;  // the target multiplies pairs of bf16
+  bool native_pairs, vector_pairs;  // of the target
   Index block_m, block_n, block_k, direct_rows;
 };
 
@@ -112,9 +112,9 @@ inline Index slices(const GemmPlan& plan) {
   return std::max<Index>((plan.steps + plan.block_k - 1) / plan.block_k, 1);
 }
 
-// Whether all is of bf16, and the CPU multiplies pairs of that.
-inline bool has_pairs(const GemmProblem& p, const GemmBlocks& blocks) {
-  return blocks.native_pairs && p.a.type == Type::bf16 && p.b.type == Type::bf16;
+// Whether all is of bf16.
+inline bool all_bf16(const GemmProblem& p) {
+  return p.a.type == Type::bf16 && p.b.type == Type::bf16;
 }
 
 // a[block.row ..., step ...], whose element [r, x], a float or a pair, is at

@@ -31,7 +31,7 @@ const char* refuse(const GemmProblem& p, const GemmBlocks&) {
 }
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
-  plan.pairs = has_pairs(plan.problem, blocks) && plan.problem.k % 2 == 0;
+  plan.pairs = blocks.vector_pairs && all_bf16(plan.problem) && plan.problem.k % 2 == 0;
   if (plan.pairs) plan.steps /= 2;
   cut_blocks(plan, blocks.block_m, blocks.block_n, kFewRows, 16);
   plan.block_k = plan.steps;

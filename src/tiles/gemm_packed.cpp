@@ -65,8 +65,8 @@ struct Buffers {
 const char* refuse(const GemmProblem&, const GemmBlocks&) { return nullptr; }
 
 const char* refuse_pairs(const GemmProblem& p, const GemmBlocks& blocks) {
-  if (!has_pairs(p, blocks))
-    return "a and b are not both bf16, or the CPU multiplies no pairs of it";
+  if (!all_bf16(p)) return "a and b are not both bf16";
+  if (!blocks.native_pairs) return "this CPU does not multiply pairs of bf16, or floats faster";
   if (p.element_rows <= kFewRows) return "c has few rows: to pack b costs more than to widen it";
   return nullptr;
 }

@@ -384,8 +384,10 @@ TEST(Explain, SaysWhetherWeightsAreRounded) {
   const AnyOut o(out.data(), {1, kLength, 64});
   EXPECT_EQ(algorithm(RoundWeights::always, o), "flash_pairs");
   EXPECT_EQ(algorithm(RoundWeights::never, o), "flash_lanes");
+  const kernels::Kernels& best = *kernels::all().list[0];
+  ASSERT_EQ(target(), best.target);
   EXPECT_EQ(algorithm(RoundWeights::where_native, o),
-            target() == "AVX3_ZEN4" ? "flash_pairs" : "flash_lanes");
+            best.native_pairs ? "flash_pairs" : "flash_lanes");
   EXPECT_EQ(algorithm(RoundWeights::always, AnyOut(wide.data(), {1, kLength, 64})), "flash_lanes");
 
   const auto decode = [&](RoundWeights round_weights, std::int64_t depth) {
@@ -401,7 +403,7 @@ TEST(Explain, SaysWhetherWeightsAreRounded) {
   EXPECT_EQ(decode(RoundWeights::always, 63), "flash_rows");
   EXPECT_EQ(decode(RoundWeights::never, 64), "flash_rows");
   EXPECT_EQ(decode(RoundWeights::where_native, 64),
-            target() == "AVX3_ZEN4" ? "flash_rows_pairs" : "flash_rows");
+            best.vector_pairs ? "flash_rows_pairs" : "flash_rows");
 }
 
 // A KV head of 2 query heads, and what is beside it.
