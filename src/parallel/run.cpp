@@ -102,7 +102,10 @@ void run(const tiles::BackwardProblem& problem, const tiles::BackwardPlan& plan,
 void run(const tiles::GemmPlan& plan, const Executor* wanted) {
   const tiles::GemmProblem& p = plan.problem;
   if (p.batch.size == 0 || p.m == 0 || p.n == 0) return;
-  const Executor& executor = choose(wanted, plan.units * plan.row_blocks);
+  // Of one block of c there may be many slices to sum.
+  const tiles::Wave most{0, std::min(plan.wave_units, plan.units)};
+  const Index packs = plan.algorithm->pack == nullptr ? 0 : plan.algorithm->pack_tasks(plan, most);
+  const Executor& executor = choose(wanted, std::max(plan.units * plan.row_blocks, packs));
   Memory memory(plan.shared_workspace + plan.workspace * std::max(executor.workers(), 1));
   float* shared = memory.data();
   float* workspace = shared + plan.shared_workspace;

@@ -65,6 +65,21 @@ TEST(SameBits, OfTheMatrixProductOnAnyNumberOfThreads) {  // B26
   });
 }
 
+// A row of c is one block, but its sum is many slices of b.
+TEST(SameBits, OfARowAgainstALargeMatrixThatIsSharedOut) {
+  constexpr std::int64_t kSize = 2048;  // 16 MiB
+  const std::vector<float> a(kSize, 1.5f), b(kSize * kSize, 0.25f);
+  std::vector<float> c(kSize);
+  const ThreadExecutor threads(3);
+  GemmOptions options;
+  options.executor = &threads;
+  gemm(View<const float, Row, Inner>(a.data(), {1, kSize}),
+       View<const float, Inner, Column>(b.data(), {kSize, kSize}),
+       View<float, Row, Column>(c.data(), {1, kSize}), options);
+  EXPECT_GT(threads.most_tasks, 1);
+  for (float x : c) ASSERT_EQ(x, 0.375f * kSize);
+}
+
 TEST(SameBits, OfRepeatedCalls) {
   AttentionCase c;
   c.heads = 4;
