@@ -1,5 +1,5 @@
 // gemm_direct: few rows, or everything small: packing b would cost as much as using it, so b is
-// read in place.
+// read in place, or copied by the tile that reads it first.
 #include <algorithm>
 #include <cstdint>
 

@@ -284,7 +284,7 @@ TEST(GemmSizes, FewRowsOfALargeMatrix) {
   expect_few_rows_like_many<BFloat16>(2100, 4001, [](float x) { return to_bf16(x); });
 }
 
-// Where b lies decides whether a tile copies it for others, and about nothing else.
+// Where b lies decides whether a tile copies it for others, and nothing else.
 TEST(GemmSizes, SameBitsWhereverBLies) {
   constexpr std::int64_t kM = 53, kN = 131, kK = 1037, kLine = 16, kFar = 1024;
   Random random(19);
