@@ -36,8 +36,11 @@ inline HWY_NOINLINE void Scatter(const TileProduct& p, const float* tile, Index 
   }
 }
 
-// With kCopiesB it leaves b's vectors, which it has in registers, in p.b_copy.
-template <int kRows, int kVectors, Rows kLayout, class Element, bool kCopiesB = false>
+// What a tile does for b beside reading it: it asks for rows to come, and leaves the vectors that
+// it has in registers in p.b_copy.
+enum class ForB { kNothing, kAsks, kAsksAndCopies };
+
+template <int kRows, int kVectors, Rows kLayout, class Element, ForB kForB = ForB::kNothing>
 struct RegisterTile {
   using Number = Arithmetic<Element>;
   // Accumulator i is row i / kVectors, vector i % kVectors. They travel as a parameter pack because
@@ -65,7 +68,8 @@ struct RegisterTile {
     const Index a_inner = kLayout == Rows::kAdjacent ? p.a_inner : 1;
     const Index b_inner = p.b_inner, inner = p.inner;
     for (Index x = 0; x < inner; ++x) {
-      if constexpr (kCopiesB) {
+      if constexpr (kForB != ForB::kNothing) Ask(b + kRowsAhead * b_inner);
+      if constexpr (kForB == ForB::kAsksAndCopies) {
         for (size_t v = 0; v < kV; ++v) hn::StoreU(hn::LoadU(d, b + v * n), d, b_copy + v * n);
         b_copy += kV * n;
       }
@@ -77,6 +81,14 @@ struct RegisterTile {
       b += b_inner;
     }
     Finish(p, c, indices, acc...);
+  }
+
+  // Few rows ahead, as those of a matrix may share a set of L1; with the line in which the last
+  // vector may end. A prefetch of what is not there does nothing.
+  static constexpr Index kRowsAhead = 6;
+  static HWY_INLINE void Ask(const float* row) {
+    constexpr size_t kLine = 64 / sizeof(float);
+    for (size_t i = 0; i <= kV * hn::Lanes(F32()); i += kLine) PrefetchToRead(row + i);
   }
 
   // c = alpha * acc + beta * c
@@ -145,7 +157,7 @@ class AskForNext {
 // exchanged, it gives the products of both rows, in the same order of k; what they add up to is put
 // in its place at the end. One vector of columns after the other, so that registers are left.
 template <int kRows, int kVectors>
-struct RegisterTile<kRows, kVectors, Rows::kPaired, float, false> {
+struct RegisterTile<kRows, kVectors, Rows::kPaired, float, ForB::kNothing> {
   // For whole vectors of columns.
   static void Run(const TileProduct& p, const float* a, float* c) {
     for (Index column = 0; column < p.columns; column += Lanes())
@@ -198,10 +210,20 @@ template <int kMaxRows, int kVectors, Rows kLayout, class Element>
 HWY_INLINE void AllRows(const TileProduct& p) {
   using Function = void (*)(const TileProduct&, const float*, float*);
   constexpr int kStep = kLayout == Rows::kPaired ? 2 : 1;
-  static constexpr auto kTiles = []<size_t... R>(std::index_sequence<R...>) {
+  // Of a matrix that is read in place the first tile may find b in L3 or memory, the others in L1,
+  // or in L2 where a panel is wide. No prefetcher follows pieces of rows that are far apart.
+  constexpr bool kOfProducts =
+      kMaxRows <= 8 && kLayout == Rows::kStrided && std::is_same_v<Element, float>;
+  constexpr ForB kFirst = kOfProducts ? ForB::kAsks : ForB::kNothing;
+  constexpr ForB kLater = kVectors > 2 ? kFirst : ForB::kNothing;
+  constexpr auto kTilesOf = []<ForB kForB, size_t... R>(std::index_sequence<R...>) {
     return std::array<Function, sizeof...(R)>{
-        &RegisterTile<(static_cast<int>(R) + 1) * kStep, kVectors, kLayout, Element>::Run...};
-  }(std::make_index_sequence<kMaxRows / kStep>());
+        &RegisterTile<(static_cast<int>(R) + 1) * kStep, kVectors, kLayout, Element,
+                      kForB>::Run...};
+  };
+  using Heights = std::make_index_sequence<kMaxRows / kStep>;
+  static constexpr auto kFirstTiles = kTilesOf.template operator()<kFirst>(Heights());
+  static constexpr auto kLaterTiles = kTilesOf.template operator()<kLater>(Heights());
   const Index columns = kVectors * Lanes();
   // One tile holds up to kMaxRows, but where there are more rows several are lower: the more
   // vectors a tile stores at its end, the longer the next one waits. On Zen 4 that is 60 cycles for
@@ -225,7 +247,7 @@ HWY_INLINE void AllRows(const TileProduct& p) {
         PrefetchToWrite(c + r * p.c_row + (p.columns - 1) * p.c_column);
       }
     }
-    kTiles[static_cast<size_t>(rows / kStep - 1)](p, a, c);
+    (tile == 0 ? kFirstTiles : kLaterTiles)[static_cast<size_t>(rows / kStep - 1)](p, a, c);
     a += rows * p.a_row;
     c += rows * p.c_row;
   }
@@ -237,7 +259,7 @@ HWY_INLINE void AllRows(const TileProduct& p) {
 // The first tile copies b, and the others read the copy.
 template <int kMaxRows, int kVectors, Rows kLayout, class Element>
 HWY_INLINE void CopyThenAllRows(TileProduct p) {
-  RegisterTile<kMaxRows, kVectors, kLayout, Element, true>::Run(p, p.a, p.c);
+  RegisterTile<kMaxRows, kVectors, kLayout, Element, ForB::kAsksAndCopies>::Run(p, p.a, p.c);
   p.b = p.b_copy;
   p.b_inner = kVectors * Lanes();
   p.a += kMaxRows * p.a_row;

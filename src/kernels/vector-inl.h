@@ -89,6 +89,7 @@ struct Arithmetic<Pair> {
 // requests at a time. (Into L1, CPUs drop those that are too many.)
 HWY_INLINE void PrefetchToL2(const void* at) { __builtin_prefetch(at, 0, 2); }
 // The same for few lines, and into L1.
+HWY_INLINE void PrefetchToRead(const void* at) { __builtin_prefetch(at, 0, 3); }
 HWY_INLINE void PrefetchToWrite(const void* at) { __builtin_prefetch(at, 1, 3); }
 
 }  // namespace rapt::kernels::HWY_NAMESPACE

@@ -59,17 +59,6 @@ void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   plan.workspace = count.used();
 }
 
-// The next slice of the columns that a tile begins with, for b that comes from L3 or memory. Fewer
-// tiles would have to ask for too much each.
-kernels::NextRows next_of_b(const GemmPlan& plan, const GemmBlock& block, Index x) {
-  const GemmProblem& p = plan.problem;
-  constexpr Index kTiles = 4;
-  if (x >= p.k || block.rows < kTiles * plan.tile->rows) return {};
-  return {.first = place_b(p, block) + x * p.b.row_stride,
-          .stride = p.b.row_stride,
-          .rows = std::min(plan.block_k, p.k - x)};
-}
-
 void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, float* memory) {
   const GemmProblem& p = plan.problem;
   Workspace workspace(memory);
@@ -101,8 +90,7 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
                       .inner = slice,
                       .columns = 0,
                       .alpha = p.alpha,
-                      .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta,
-                      .next = {next_of_b(plan, block, x + slice)}},
+                      .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta},
                      block.columns, copies_b(plan), buffers.scratch);
     x += plan.block_k;
     if (x < p.k) std::fill_n(buffers.beta, kernels::kMaxColumns, 1.0f);

@@ -4,21 +4,20 @@
 
 #include <algorithm>
 
-#include "kernels/kernels.hpp"
+#include "tiles/gemm.hpp"
 
 namespace rapt::tiles {
 
-using kernels::Index;
-
 // The tile for the next columns of n, or null when even the narrowest is too wide. Of a few rows
 // the widest that holds them all, since a lower one reads b several times; of more `usual`, or the
-// first. But none that leaves columns which the narrowest cannot fill.
+// first. But none that leaves columns which the narrowest cannot fill: an odd number of vectors
+// only where two such panels fit, or one is left over anyway.
 inline const kernels::TileKernel* next_tile(const kernels::Kernels& kernels,
                                             const kernels::TileKernel& usual, Index n, Index rows) {
-  constexpr Index kFewRows = 8;
   const Index narrow = kernels.tiles[0].columns;
   const auto fits = [&](const kernels::TileKernel& tile) {
-    return tile.columns <= n && (n % narrow != 0 || tile.columns % narrow == 0);
+    return tile.columns <= n &&
+           (n % narrow != 0 || tile.columns % narrow == 0 || n >= 2 * tile.columns);
   };
   if (n < narrow) return nullptr;
   const kernels::TileKernel* best = fits(usual) ? &usual : &kernels.tiles[0];
@@ -35,7 +34,6 @@ inline const kernels::TileKernel* next_tile(const kernels::Kernels& kernels,
 // from a zero-padded copy in `scratch` [inner, columns of the first tile]. With `copies`, each
 // panel's first tile copies it for the others, to scratch [inner, columns of the usual tile]. A
 // product that does neither needs no scratch. p.beta: [kMaxColumns] equal values, or null.
-// p.next[0]: rows from the first column on, of which each panel asks for its own columns.
 inline void product_in_place(const kernels::Kernels& kernels, const kernels::TileKernel& usual,
                              kernels::TileProduct p, Index columns, bool copies, float* scratch) {
   while (columns > 0) {
@@ -52,12 +50,10 @@ inline void product_in_place(const kernels::Kernels& kernels, const kernels::Til
       p.b = scratch;
       p.b_inner = tile->columns;
     }
-    p.next[0].row_bytes = p.columns * static_cast<Index>(sizeof(float));
     tile->product(p);
     columns -= p.columns;
     p.b += p.columns;
     p.c += p.columns * p.c_column;
-    if (p.next[0].rows > 0) p.next[0].first += p.next[0].row_bytes;
   }
 }
 
