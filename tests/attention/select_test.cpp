@@ -229,6 +229,7 @@ TEST(AttentionSelect, FullyMaskedBlocksFirstMiddleLastWithFallingAndRisingMaxima
   for (Pairs kind :
        {Pairs::first_keys_out, Pairs::middle_keys_out, Pairs::last_keys_out, Pairs::none}) {
     for (Data values : {Data::rising, Data::falling, Data::one_dominant, Data::normal}) {
+      if (few_cases() && values != Data::rising && values != Data::falling) continue;
       for (bool as_bias : {false, true}) {
         AttentionCase c = all_masked(-1);
         c.seq_q = 33;

@@ -122,7 +122,9 @@ std::vector<std::int64_t> range(std::int64_t from, std::int64_t to) {
 }
 
 TEST(GemmSizes, EverySizeFrom1To33) {  // B5, B6, B16
-  expect_all(range(1, 33), range(1, 33), range(1, 33), {small_packed(5), small_direct(5)});
+  const std::vector<std::int64_t> some_ks = {1, 2, 5, 6, 16, 17, 32, 33};
+  expect_all(range(1, 33), range(1, 33), few_cases() ? some_ks : range(1, 33),
+             {small_packed(5), small_direct(5)});
 }
 
 TEST(GemmSizes, AroundTheTilesOfEveryTarget) {  // B5
@@ -148,9 +150,9 @@ TEST(GemmSizes, AroundTheTilesOfEveryTarget) {  // B5
 // cache, and of b in which the next slice is asked for.
 TEST(GemmSizes, ManyPanelsAndSlices) {
   GemmCase g;
-  g.m = 200;
+  g.m = few_cases() ? 85 : 200;
   g.n = 800;
-  g.k = 70;
+  g.k = few_cases() ? 35 : 70;
   g.dense = true;
   for (const bool b_transposed : {false, true}) {
     g.b_transposed = b_transposed;
@@ -253,6 +255,7 @@ void expect_few_rows_like_many(std::int64_t k, std::int64_t n, const Store& stor
   a.fill([&](std::int64_t) { return static_cast<float>(random.normal()); });
   for_each_target([&] {
     for (const float beta : {0.0f, 1.0f}) {
+      if (beta == 0.0f && few_cases()) continue;
       GemmOptions options;
       options.alpha = 0.7f;
       options.beta = beta;
