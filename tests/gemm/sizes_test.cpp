@@ -11,6 +11,7 @@
 #include "rapt/gemm.hpp"
 #include "support/gemm_case.hpp"
 #include "support/ways.hpp"
+#include "tiles/product.hpp"
 
 namespace rapt::tests {
 namespace {
@@ -146,8 +147,7 @@ TEST(GemmSizes, AroundTheTilesOfEveryTarget) {  // B5
              {small_packed(16), small_packed(16, 1), small_packed(16, 2)});
 }
 
-// Slices of groups of panels, the last block narrower by a group; and blocks of b that stays in a
-// cache, and of b in which the next slice is asked for.
+// Slices of groups of panels, the last block narrower by a group; and b in place.
 TEST(GemmSizes, ManyPanelsAndSlices) {
   GemmCase g;
   g.m = few_cases() ? 85 : 200;
@@ -169,6 +169,26 @@ TEST(GemmSizes, ManyPanelsAndSlices) {
           data.run();
           data.check(expected);
         });
+      }
+    }
+  }
+}
+
+// Columns that are whole panels of the narrowest tile have no other copied, so there is no room for
+// one.
+TEST(GemmSizes, TilesLeaveNoColumnsOfWholePanels) {
+  for (const kernels::Kernels* kernels : all_targets()) {
+    const std::int64_t narrow = kernels->tiles[0].columns;
+    for (int usual = 0; usual < kernels->n_tiles; ++usual) {
+      for (std::int64_t rows = 1; rows <= 20; ++rows) {
+        for (std::int64_t n = narrow; n <= 24 * narrow; n += narrow) {
+          for (std::int64_t left = n; left > 0;) {
+            const auto* tile = tiles::next_tile(*kernels, kernels->tiles[usual], left, rows);
+            ASSERT_NE(tile, nullptr) << kernels->target << ", tile " << usual << ", " << rows
+                                     << " rows, " << left << " of " << n << " columns";
+            left -= tile->columns;
+          }
+        }
       }
     }
   }
