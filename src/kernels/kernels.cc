@@ -15,6 +15,7 @@
 #include "kernels/dropout-inl.h"
 #include "kernels/finish-inl.h"
 #include "kernels/matrix_product-inl.h"
+#include "kernels/matrix_rows-inl.h"
 #include "kernels/pack-inl.h"
 #include "kernels/row_product-inl.h"
 #include "kernels/softmax-inl.h"
@@ -46,8 +47,13 @@ TileKernel TileWithPairs() {
 }
 
 const Kernels& Table() {
-  const bool vector_pairs = HWY_NATIVE_DOT_BF16 && !has_slow_pairs();
-  const bool native_pairs = HWY_NATIVE_DOT_BF16 && (vector_pairs || has_matrix_tiles());
+  const bool matrix_tiles = HWY_TARGET == HWY_AVX3_ZEN4 && has_matrix_tiles();
+  const bool native_pairs = HWY_NATIVE_DOT_BF16 && (!has_slow_pairs() || matrix_tiles);
+  auto dot_product = DotProductOf;
+  auto value_product = ValueProductOf;
+#if RAPT_AMX && HWY_TARGET == HWY_AVX3_ZEN4
+  if (matrix_tiles) dot_product = MatrixDotOf<AmxTiles>, value_product = MatrixValuesOf<AmxTiles>;
+#endif
   // Accumulators + kVectors of b + 1 broadcast of a fit the registers; at least 12 accumulators
   // hide the latency of two FMA pipes. The low and wide tiles are for few rows.
 #if RAPT_MANY_REGISTERS
@@ -56,16 +62,18 @@ const Kernels& Table() {
     static_cast<int>(Lanes()),
     32,
     native_pairs,
-    vector_pairs,
+    matrix_tiles,
     RAPT_PAIRED_ROWS,
     5,
     {TileWithPairs<14, 2>(), Tile<12, 2>(), Tile<8, 3>(), Tile<6, 4>(), Tile<2, 8>()},
 #else
-  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, native_pairs, vector_pairs, RAPT_PAIRED_ROWS, 3,
+  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, native_pairs, matrix_tiles, RAPT_PAIRED_ROWS, 3,
                                 {TileWithPairs<6, 2>(), Tile<3, 3>(), Tile<2, 4>(), {}, {}},
 #endif
-    DotProductOf,
-    ValueProductOf,
+    dot_product,
+    value_product,
+    MatrixDotOf<EmulatedMatrixTiles>,
+    MatrixValuesOf<EmulatedMatrixTiles>,
     RowProductOf,
     SoftmaxLanes,
     SoftmaxRows,

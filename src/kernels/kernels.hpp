@@ -231,14 +231,18 @@ struct Kernels {
   const char* target;  // Highway's name
   int lanes;           // f32 lanes of a vector
   int registers;       // vector registers
-  bool native_pairs;   // whether the CPU multiplies pairs, so that pair_product is fast
-  bool vector_pairs;   // whether dot_product and value_product are faster of pairs than of floats
-  bool paired_rows;    // whether tiles multiply an a of adjacent rows so much faster that it is
-                       // worth a transpose
+  bool native_pairs;  // whether the CPU is faster of pairs than of floats: of vectors, or of matrix
+                      // tiles
+  bool matrix_tiles;  // whether it has these
+  bool paired_rows;   // whether tiles multiply an a of adjacent rows so much faster that it is
+                      // worth a transpose
   int n_tiles;
   TileKernel tiles[kMaxTiles];  // the first is the default, and none is narrower
   void (*dot_product)(const DotProduct&);
   void (*value_product)(const ValueProduct&);
+  // What these are on a CPU with matrix tiles: as above.
+  void (*emulated_dot_product)(const DotProduct&);
+  void (*emulated_value_product)(const ValueProduct&);
   void (*row_product)(const RowProduct&);
   void (*softmax_lanes)(const SoftmaxStep&);
   void (*softmax_rows)(const SoftmaxStep&);

@@ -17,9 +17,9 @@ namespace {
 
 const tiles::AttentionAlgorithm* const kAttention[] = {&tiles::kFlashPairs, &tiles::kFlashLanes,
                                                        &tiles::kFlashRowsPairs, &tiles::kFlashRows};
-const tiles::GemmAlgorithm* const kGemm[] = {&tiles::kGemmDot, &tiles::kGemmPairs,
-                                             &tiles::kGemmRows, &tiles::kGemmDirect,
-                                             &tiles::kGemmPacked};
+const tiles::GemmAlgorithm* const kGemm[] = {&tiles::kGemmDot,       &tiles::kGemmPairs,
+                                             &tiles::kGemmRowsPairs, &tiles::kGemmRows,
+                                             &tiles::kGemmDirect,    &tiles::kGemmPacked};
 
 // The compiled tile that a config row names; the target's default where the row is of another
 // build.
@@ -77,7 +77,6 @@ config::AttentionRow config_row(const tiles::AttentionProblem& problem,
 tiles::AttentionBlocks blocks_of(const config::AttentionRow& row, const kernels::Kernels& kernels) {
   return {find_tile(kernels, row.tile),
           kernels.native_pairs,
-          kernels.vector_pairs,
           row.block_q,
           row.block_kv,
           row.short_rows,
@@ -286,7 +285,7 @@ void plan_gemm(tiles::GemmPlan& plan) {
   plan.steps = p.k;
   tiles::GemmBlocks blocks{plan.tile,
                            plan.kernels->native_pairs,
-                           plan.kernels->vector_pairs,
+                           plan.kernels->matrix_tiles,
                            row.block_m,
                            row.block_n,
                            row.block_k,

@@ -101,7 +101,7 @@ struct AttentionPlan {
 // What a config row says.
 struct AttentionBlocks {
   const kernels::TileKernel* tile;
-  bool native_pairs, vector_pairs;  // of the target
+  bool native_pairs;  // of the target
   Index block_q, block_kv, short_rows, split_kv;
 };
 

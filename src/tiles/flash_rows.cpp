@@ -64,8 +64,6 @@ const char* refuse(const AttentionProblem&, Index, const AttentionBlocks&) { ret
 const char* refuse_of_pairs(const AttentionProblem& p, Index, const AttentionBlocks& blocks) {
   if (const char* reason = refuse_pairs(p, p.out.type, blocks)) return reason;
   if (p.d_k % 2 != 0) return "d_k is odd";
-  if (p.round_weights == RoundWeights::where_native && !blocks.vector_pairs)
-    return "this CPU multiplies vectors of floats faster than vectors of pairs of bf16";
   return nullptr;
 }
 

@@ -59,7 +59,7 @@ inline constexpr Index kFewRows = 8;
 
 struct GemmBlocks {
   const kernels::TileKernel* tile;
-  bool native_pairs, vector_pairs;  // of the target
+  bool native_pairs, matrix_tiles;  // of the target
   Index block_m, block_n, block_k, direct_rows;
 };
 
@@ -78,6 +78,7 @@ struct GemmAlgorithm {
 
 extern const GemmAlgorithm kGemmDot;
 extern const GemmAlgorithm kGemmPairs;
+extern const GemmAlgorithm kGemmRowsPairs;
 extern const GemmAlgorithm kGemmRows;
 extern const GemmAlgorithm kGemmDirect;
 extern const GemmAlgorithm kGemmPacked;

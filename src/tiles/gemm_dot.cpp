@@ -31,7 +31,7 @@ const char* refuse(const GemmProblem& p, const GemmBlocks&) {
 }
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
-  plan.pairs = blocks.vector_pairs && all_bf16(plan.problem) && plan.problem.k % 2 == 0;
+  plan.pairs = blocks.native_pairs && all_bf16(plan.problem) && plan.problem.k % 2 == 0;
   if (plan.pairs) plan.steps /= 2;
   cut_blocks(plan, blocks.block_m, blocks.block_n, kFewRows, 16);
   plan.block_k = plan.steps;
@@ -52,10 +52,11 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   }
   const std::byte* b = place_b(p, block);
   float* c = place_c(p, block);
-  constexpr Index kColumns = 64;
-  float b_scale[kColumns];
-  for (Index begin = 0; begin < block.columns; begin += kColumns) {
-    const Index columns = std::min(kColumns, block.columns - begin);
+  constexpr Index kScales = 64;
+  float b_scale[kScales];
+  const Index at_once = p.b_scale == nullptr ? block.columns : kScales;
+  for (Index begin = 0; begin < block.columns; begin += at_once) {
+    const Index columns = std::min(at_once, block.columns - begin);
     for (Index n = 0; p.b_scale != nullptr && n < columns; ++n)
       b_scale[n] = p.b_scale[(block.column + begin + n) * p.b_scale_stride];
     plan.kernels->dot_product({.a = a.data,

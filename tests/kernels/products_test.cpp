@@ -71,7 +71,7 @@ struct Expected {
   }
 };
 
-enum class Body { floats, pairs, matrix_tiles };  // of a register tile
+enum class Body { floats, pairs, matrix_tiles };
 
 // Whether it left a copy of b for its other tiles.
 bool tile_product(const kernels::TileKernel& tile, Index rows, Index columns, Index inner,
@@ -196,7 +196,9 @@ struct Stored {
 template <class T, class Convert>
 Stored<T> stored_as(Index rows, Index columns, Edge edge, Random& random, const Convert& convert) {
   const bool paged = random.percent(50);
-  const Index size = paged ? random.between(1, 5) : 1;
+  const Index size = !paged               ? 1
+                     : random.percent(70) ? random.between(1, 5)
+                                          : random.between(15, 40);
   const Index begin = random.between(0, size - 1), pages = (begin + rows + size - 1) / size;
   std::vector<std::int32_t> table(static_cast<std::size_t>(pages));
   std::vector<Index> page_at(table.size());  // which page lies there
@@ -236,55 +238,70 @@ Stored<T> stored_as(const Tensor<float>& from, Edge edge, Random& random) {
 }
 
 template <class T>
-void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed, bool pairs = false) {
+void check_dot_product(const kernels::Kernels& kernel, Index rows, Index columns, Index inner,
+                       Random& random, Body body) {
+  const bool pairs = body != Body::floats;
+  const Edge edge = random.percent(50) ? Edge::end : Edge::start;
+  Tensor<float> a({rows, inner}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
+  Tensor<float> b({columns, inner});
+  Tensor<float> c({rows, columns}, {{}, random.percent(50) ? 1 : 2, 0, 0, 0, edge});
+  (pairs ? fill_pairs : fill_integers)(a, random);
+  (pairs ? fill_pairs : fill_integers)(b, random);
+  const Stored<T> stored = stored_as<T>(b, edge, random);
+  std::vector<float> beta;
+  if (random.percent(50)) {
+    beta.assign(static_cast<std::size_t>(columns), random.pick({0.5f, -2.0f}));
+    fill_integers(c, random);
+  } else {
+    c.seal();
+  }
+  // Powers of two, so that all stays exact.
+  std::vector<float> scale(static_cast<std::size_t>(columns), 1);
+  const bool scaled = !pairs && random.percent(50);
+  if (scaled) {
+    for (float& x : scale) x = random.pick({0.5f, 1.0f, 4.0f});
+    for (Index col = 0; col < columns; ++col)
+      for (Index x = 0; x < inner; ++x) b[col * inner + x] *= scale[static_cast<std::size_t>(col)];
+    b.seal();
+  }
+  const float alpha = random.pick({1.0f, -0.5f});
+  const Expected expected{a, b, c, rows, columns, inner, alpha, beta, c.values(), true, pairs};
+  const auto product =
+      body == Body::matrix_tiles ? kernel.emulated_dot_product : kernel.dot_product;
+  product({.a = a.data(),
+           .a_row = a.strides()[0],
+           .b = stored.rows,
+           .b_scale = scaled ? scale.data() : nullptr,
+           .c = c.data(),
+           .c_row = c.strides()[0],
+           .c_column = c.strides()[1],
+           .rows = rows,
+           .columns = columns,
+           .inner = inner,
+           .alpha = alpha,
+           .beta = beta.empty() ? nullptr : beta.data(),
+           .pairs = pairs});
+  expected.check();
+}
+
+template <class T>
+void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed,
+                       Body body = Body::floats) {
   Random random(seed);
   for (Index rows = 1; rows <= 9; ++rows) {
     // Up to 9, and then some that fill the tiles of several columns.
     for (Index columns = 1; columns <= 33; columns += columns < 9 ? 1 : 6) {
       for (Index inner = 0; inner <= 2 * kernel.lanes + 1; inner += kernel.lanes > 16 ? 5 : 1) {
-        const Edge edge = random.percent(50) ? Edge::end : Edge::start;
-        Tensor<float> a({rows, inner}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
-        Tensor<float> b({columns, inner});
-        Tensor<float> c({rows, columns}, {{}, random.percent(50) ? 1 : 2, 0, 0, 0, edge});
-        (pairs ? fill_pairs : fill_integers)(a, random);
-        (pairs ? fill_pairs : fill_integers)(b, random);
-        const Stored<T> stored = stored_as<T>(b, edge, random);
-        std::vector<float> beta;
-        if (random.percent(50)) {
-          beta.assign(static_cast<std::size_t>(columns), random.pick({0.5f, -2.0f}));
-          fill_integers(c, random);
-        } else {
-          c.seal();
-        }
-        // Powers of two, so that all stays exact.
-        std::vector<float> scale(static_cast<std::size_t>(columns), 1);
-        const bool scaled = !pairs && random.percent(50);
-        if (scaled) {
-          for (float& x : scale) x = random.pick({0.5f, 1.0f, 4.0f});
-          for (Index col = 0; col < columns; ++col)
-            for (Index x = 0; x < inner; ++x)
-              b[col * inner + x] *= scale[static_cast<std::size_t>(col)];
-          b.seal();
-        }
-        const float alpha = random.pick({1.0f, -0.5f});
-        const Expected expected{a,     b,    c,          rows, columns, inner,
-                                alpha, beta, c.values(), true, pairs};
-        kernel.dot_product({.a = a.data(),
-                            .a_row = a.strides()[0],
-                            .b = stored.rows,
-                            .b_scale = scaled ? scale.data() : nullptr,
-                            .c = c.data(),
-                            .c_row = c.strides()[0],
-                            .c_column = c.strides()[1],
-                            .rows = rows,
-                            .columns = columns,
-                            .inner = inner,
-                            .alpha = alpha,
-                            .beta = beta.empty() ? nullptr : beta.data(),
-                            .pairs = pairs});
-        expected.check();
+        check_dot_product<T>(kernel, rows, columns, inner, random, body);
         if (testing::Test::HasFatalFailure()) return;
       }
+    }
+    // Matrix tiles: several blocks of columns, more pairs than tiles keep of a, and than it takes
+    // at a time.
+    for (const Index inner : {16, 64, 65, 100, 530}) {
+      const Index columns = random.between(1, body == Body::floats || few_cases() ? 40 : 200);
+      check_dot_product<T>(kernel, rows, columns, inner, random, body);
+      if (testing::Test::HasFatalFailure()) return;
     }
   }
 }
@@ -296,7 +313,8 @@ TEST(DotProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
     check_dot_product<BFloat16>(*kernels, 5);
     check_dot_product<Float16>(*kernels, 6);
     check_dot_product<std::int8_t>(*kernels, 7);
-    check_dot_product<float>(*kernels, 8, true);
+    check_dot_product<float>(*kernels, 8, Body::pairs);
+    check_dot_product<float>(*kernels, 9, Body::matrix_tiles);
   }
 }
 
@@ -316,7 +334,8 @@ void round_in_pairs(Tensor<float>& p, Index rows, Index n) {
 
 template <class T>
 void check_value_product(const kernels::Kernels& kernel, Index rows, Index columns, Index n,
-                         Random& random, bool pairs) {
+                         Random& random, Body body) {
+  const bool pairs = body != Body::floats;
   const Edge edge = random.percent(50) ? Edge::end : Edge::start;
   Tensor<float> p({rows, n}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
   Tensor<float> v({n, columns});
@@ -330,16 +349,18 @@ void check_value_product(const kernels::Kernels& kernel, Index rows, Index colum
   for (Index r = 0; r < rows; ++r) rescale.push_back(random.pick({0.0f, 0.5f, 1.0f}));
   const std::vector<float> weights = p.values();
   if (pairs) round_in_pairs(p, rows, n);
-  kernel.value_product({.p = p.data(),
-                        .p_row = p.strides()[0],
-                        .v = stored.rows,
-                        .out = out.data(),
-                        .out_row = out.strides()[0],
-                        .rescale = rescale.data(),
-                        .rows = rows,
-                        .n = n,
-                        .columns = columns,
-                        .pairs = pairs});
+  const auto product =
+      body == Body::matrix_tiles ? kernel.emulated_value_product : kernel.value_product;
+  product({.p = p.data(),
+           .p_row = p.strides()[0],
+           .v = stored.rows,
+           .out = out.data(),
+           .out_row = out.strides()[0],
+           .rescale = rescale.data(),
+           .rows = rows,
+           .n = n,
+           .columns = columns,
+           .pairs = pairs});
   for (Index r = 0; r < rows; ++r) {
     for (Index x = 0; x < columns; ++x) {
       float want =
@@ -354,18 +375,23 @@ void check_value_product(const kernels::Kernels& kernel, Index rows, Index colum
 }
 
 template <class T>
-void check_value_product(const kernels::Kernels& kernel, std::uint64_t seed, bool pairs = false) {
+void check_value_product(const kernels::Kernels& kernel, std::uint64_t seed,
+                         Body body = Body::floats) {
   Random random(seed);
   for (Index rows = 1; rows <= 9; ++rows) {
     for (Index columns = 1; columns <= 9 * kernel.lanes; columns += 1 + columns / 9)
-      check_value_product<T>(kernel, rows, columns, random.between(0, 9), random, pairs);
+      check_value_product<T>(kernel, rows, columns, random.between(0, 9), random, body);
+    // Several blocks of keys, and of columns, of matrix tiles.
+    if (body != Body::floats)
+      check_value_product<T>(kernel, rows, random.between(1, 300), random.between(10, 150), random,
+                             body);
   }
   // As wide as tiles are, and many keys, of which some tiles read so many bytes at a time.
   constexpr Index kChunk = 1 << 17;
   for (const Index rows : {1, 3, 4, 9}) {
     for (const Index columns : {4 * kernel.lanes, 8 * kernel.lanes}) {
       const Index keys = kChunk / (columns * static_cast<Index>(sizeof(T)));
-      check_value_product<T>(kernel, rows, columns, keys + 3, random, pairs);
+      check_value_product<T>(kernel, rows, columns, keys + 3, random, body);
     }
   }
 }
@@ -377,7 +403,43 @@ TEST(ValueProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
     check_value_product<BFloat16>(*kernels, 15);
     check_value_product<Float16>(*kernels, 16);
     check_value_product<std::int8_t>(*kernels, 17);
-    check_value_product<BFloat16>(*kernels, 18, true);
+    check_value_product<BFloat16>(*kernels, 18, Body::pairs);
+    check_value_product<BFloat16>(*kernels, 19, Body::matrix_tiles);
+  }
+}
+
+// Matrix tiles multiply the pairs of neighbouring columns by a weight and a zero.
+TEST(ValueProduct, ANumberThatIsNotFiniteStaysInItsColumn) {
+  constexpr Index kKeys = 21, kColumns = 140, kRows = 3, kKey = 18, kColumn = 129;
+  for (const kernels::Kernels* kernels : all_targets()) {
+    for (auto product : {kernels->value_product, kernels->emulated_value_product}) {
+      for (const float bad : {std::numeric_limits<float>::infinity(), NAN}) {
+        std::vector<BFloat16> v(kKeys * kColumns, to_bf16(1.0f));
+        v[kKey * kColumns + kColumn] = to_bf16(bad);
+        std::vector<std::uint16_t> p(kRows * (kKeys + 1), to_bf16(0.5f).bits);
+        for (Index r = 0; r < kRows; ++r)
+          p[static_cast<std::size_t>((r + 1) * (kKeys + 1) - 1)] = 0;
+        std::vector<float> out(kRows * kColumns, 2.0f), rescale(kRows, 0.5f);
+        product({.p = reinterpret_cast<const float*>(p.data()),
+                 .p_row = (kKeys + 1) / 2,
+                 .v = {reinterpret_cast<const std::byte*>(v.data()), kColumns * 2, Type::bf16},
+                 .out = out.data(),
+                 .out_row = kColumns,
+                 .rescale = rescale.data(),
+                 .rows = kRows,
+                 .n = kKeys,
+                 .columns = kColumns,
+                 .pairs = true});
+        for (Index i = 0; i < kRows * kColumns; ++i) {
+          const float x = out[static_cast<std::size_t>(i)];
+          if (i % kColumns != kColumn) {
+            ASSERT_EQ(x, 1.0f + 0.5f * kKeys) << kernels->target << " column " << i % kColumns;
+          } else {
+            ASSERT_TRUE(std::isnan(bad) ? std::isnan(x) : x == bad) << kernels->target;
+          }
+        }
+      }
+    }
   }
 }
 

@@ -396,9 +396,8 @@ TEST(Explain, SaysWhetherWeightsAreRounded) {
   const AnyOut o(out.data(), {1, kLength, 64});
   EXPECT_EQ(algorithm(RoundWeights::always, o), "flash_pairs");
   EXPECT_EQ(algorithm(RoundWeights::never, o), "flash_lanes");
-  const bool pairs = target() == "AVX3_ZEN4", intel = cpu_is_of_intel();
-  EXPECT_EQ(algorithm(RoundWeights::where_native, o),
-            pairs && (!intel || kernels::has_matrix_tiles()) ? "flash_pairs" : "flash_lanes");
+  const bool pairs = target() == "AVX3_ZEN4" && (!cpu_is_of_intel() || kernels::has_matrix_tiles());
+  EXPECT_EQ(algorithm(RoundWeights::where_native, o), pairs ? "flash_pairs" : "flash_lanes");
   EXPECT_EQ(algorithm(RoundWeights::always, AnyOut(wide.data(), {1, kLength, 64})), "flash_lanes");
 
   const auto decode = [&](RoundWeights round_weights, std::int64_t depth) {
@@ -413,8 +412,7 @@ TEST(Explain, SaysWhetherWeightsAreRounded) {
   EXPECT_EQ(decode(RoundWeights::always, 64), "flash_rows_pairs");
   EXPECT_EQ(decode(RoundWeights::always, 63), "flash_rows");
   EXPECT_EQ(decode(RoundWeights::never, 64), "flash_rows");
-  EXPECT_EQ(decode(RoundWeights::where_native, 64),
-            pairs && !intel ? "flash_rows_pairs" : "flash_rows");
+  EXPECT_EQ(decode(RoundWeights::where_native, 64), pairs ? "flash_rows_pairs" : "flash_rows");
 }
 
 // A KV head of 2 query heads, and what is beside it.
