@@ -1,4 +1,5 @@
-// Compiles every micro kernel for every ISA target, and lists them.
+// Compiles the micro kernels for every ISA target, and lists them. Three of the products take as
+// long to compile as all others, and are compiled beside them: dot_products.cc, row_products.cc.
 //
 // How that works: foreach_target.h includes this very file once for each target, with HWY_NAMESPACE
 // and the compiler's target attributes set accordingly; the *-inl.h files have a toggling include
@@ -11,19 +12,21 @@
 #define HWY_TARGET_INCLUDE "kernels/kernels.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // The bodies, for the current target.
-#include "kernels/dot_product-inl.h"
 #include "kernels/dropout-inl.h"
 #include "kernels/finish-inl.h"
 #include "kernels/matrix_product-inl.h"
 #include "kernels/pack-inl.h"
-#include "kernels/row_product-inl.h"
 #include "kernels/softmax-inl.h"
 #include "kernels/softmax_backward-inl.h"
 #include "kernels/tile_product-inl.h"
-#include "kernels/value_product-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
+
+// Of dot_products.cc and row_products.cc.
+void DotProductOf(const DotProduct& p);
+void ValueProductOf(const ValueProduct& p);
+void RowProductOf(const RowProduct& p);
 
 template <int kRows, int kVectors>
 TileKernel Tile() {

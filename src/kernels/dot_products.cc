@@ -1,0 +1,8 @@
+// Compiles dot_product for every ISA target, as kernels.cc does most kernels.
+#include "kernels/targets.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/dot_products.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+// The body, for the current target.
+#include "kernels/dot_product-inl.h"

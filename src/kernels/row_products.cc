@@ -1,0 +1,10 @@
+// Compiles the products that read the rows of an operand whole, value_product and row_product, for
+// every ISA target, as kernels.cc does most kernels.
+#include "kernels/targets.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/row_products.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+// The bodies, for the current target.
+#include "kernels/row_product-inl.h"
+#include "kernels/value_product-inl.h"
