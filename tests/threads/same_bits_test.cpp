@@ -17,7 +17,9 @@ namespace {
 
 using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
 
-const std::vector<Blocks> kSmall = {few_keys_lanes(16), few_keys_rows(16), small_packed(16)};
+// Of attention, and of the matrix product.
+const std::vector<Blocks> kFewKeys = {few_keys_lanes(16), few_keys_rows(16)};
+const std::vector<Blocks> kSmall = {small_packed(16)};
 
 // Calls run(executor) on one thread and on several, by every executor there is.
 void on_all_executors(const std::function<void(const Executor*)>& run) {
@@ -39,7 +41,7 @@ TEST(SameBits, OfAttentionOnAnyNumberOfThreads) {  // B26
     AttentionCase c = AttentionCase::random(seed);
     c.seq_q *= 3;  // several blocks of queries
     AttentionData data(c);
-    for_each_way(kSmall, [&] {
+    for_each_way(kFewKeys, [&] {
       data.run(&serial_executor());
       const std::vector<float> out = data.out.values(), lse = data.lse.values();
       on_all_executors([&](const Executor* executor) {
@@ -89,7 +91,7 @@ TEST(SameBits, OfRepeatedCalls) {
   c.d_k = c.d_v = 33;
   c.causal = true;
   AttentionData data(c);
-  for_each_way(kSmall, [&] {
+  for_each_way(kFewKeys, [&] {
     data.run();
     const std::vector<float> out = data.out.values();
     for (int i = 0; i < 20; ++i) {
@@ -105,7 +107,7 @@ TEST(SameBits, OfABatchElementAloneAndInItsBatch) {  // B26
     c.batch = {Random(seed).between(2, 7)};
     c.q_type = c.k_type = c.v_type = c.out_type = Type::f32;
     AttentionData data(c);
-    for_each_way(kSmall, [&] {
+    for_each_way(kFewKeys, [&] {
       data.run();
       const std::vector<float> out = data.out.values(), lse = data.lse.values();
       data.out.reset();
@@ -182,7 +184,7 @@ TEST(SameBits, OfARowWhoseNeighboursAttendSomethingElse) {
       if (n / keys % queries != row) other.mask[n] = random.percent(20);
     }
     other.mask.seal();
-    for_each_way(kSmall, [&] {
+    for_each_way(kFewKeys, [&] {
       one.run();
       other.run();
       for (std::int64_t n = 0; n < one.out.size(); ++n) {
