@@ -252,8 +252,7 @@ void DotColumnsOf(const DotProduct& p) {
   DotTiles<T, Number, 4>(p);
 }
 
-// Not inline: compiled in dot_products.cc, and listed in kernels.cc.
-void DotProductOf(const DotProduct& p) {
+inline void DotProductOf(const DotProduct& p) {
   if (p.pairs) return DotColumnsOf<float, Pair>(p);
   ForType(p.b.type, [&](auto t) HWY_ATTR { DotColumnsOf<decltype(t), float>(p); });
 }

@@ -6,3 +6,12 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // The body, for the current target.
 #include "kernels/dot_product-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace rapt::kernels::HWY_NAMESPACE {
+
+// For kernels.cc.
+void CompiledDotProduct(const DotProduct& p) { DotProductOf(p); }
+
+}  // namespace rapt::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

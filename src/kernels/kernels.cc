@@ -24,9 +24,9 @@ HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
 // Of dot_products.cc and row_products.cc.
-void DotProductOf(const DotProduct& p);
-void ValueProductOf(const ValueProduct& p);
-void RowProductOf(const RowProduct& p);
+void CompiledDotProduct(const DotProduct& p);
+void CompiledValueProduct(const ValueProduct& p);
+void CompiledRowProduct(const RowProduct& p);
 
 template <int kRows, int kVectors>
 TileKernel Tile() {
@@ -67,9 +67,9 @@ const Kernels& Table() {
   static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, native_pairs, vector_pairs, RAPT_PAIRED_ROWS, 3,
                                 {TileWithPairs<6, 2>(), Tile<3, 3>(), Tile<2, 4>(), {}, {}},
 #endif
-    DotProductOf,
-    ValueProductOf,
-    RowProductOf,
+    CompiledDotProduct,
+    CompiledValueProduct,
+    CompiledRowProduct,
     SoftmaxLanes,
     SoftmaxRows,
     SoftmaxBackwardOf,

@@ -102,8 +102,7 @@ HWY_INLINE void AddRowsOf(const RowProduct& p, Index x, std::index_sequence<I...
   }
 }
 
-// Not inline: compiled in row_products.cc, and listed in kernels.cc.
-void RowProductOf(const RowProduct& p) {
+inline void RowProductOf(const RowProduct& p) {
   ForType(p.b.type, [&](auto t) HWY_ATTR {
     using T = decltype(t);
     if constexpr (!std::is_same_v<T, Int4Group>) {

@@ -8,3 +8,13 @@
 // The bodies, for the current target.
 #include "kernels/row_product-inl.h"
 #include "kernels/value_product-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace rapt::kernels::HWY_NAMESPACE {
+
+// For kernels.cc.
+void CompiledValueProduct(const ValueProduct& p) { ValueProductOf(p); }
+void CompiledRowProduct(const RowProduct& p) { RowProductOf(p); }
+
+}  // namespace rapt::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

@@ -323,8 +323,7 @@ void ValuesOf(const ValueProduct& p) {
   if (const Index tail = p.columns % Lanes(); tail != 0) ValueTail<Values>(p, p.columns - tail);
 }
 
-// Not inline: compiled in row_products.cc, and listed in kernels.cc.
-void ValueProductOf(const ValueProduct& p) {
+inline void ValueProductOf(const ValueProduct& p) {
   if (p.pairs) return ValuesOf<TwoKeys>(p);
   ForType(p.v.type, [&](auto t) HWY_ATTR { ValuesOf<OneKey<decltype(t)>>(p); });
 }
