@@ -65,6 +65,7 @@ struct Training {
 
 TEST(TrainToy, TheLossFalls) {
   for (const Kept kept : {Kept::f64, Kept::f32}) {
+    if (kept == Kept::f64 && few_cases()) continue;
     const Training run(300, kept);
     EXPECT_GT(run.losses.front(), 100 * run.losses.back());
   }

@@ -1,4 +1,5 @@
-// Compiles every micro kernel for every ISA target, and lists them.
+// Compiles the micro kernels for every ISA target, and lists them. Three of the products take as
+// long to compile as all others, and are compiled beside them: dot_products.cc, row_products.cc.
 //
 // How that works: foreach_target.h includes this very file once for each target, with HWY_NAMESPACE
 // and the compiler's target attributes set accordingly; the *-inl.h files have a toggling include
@@ -11,17 +12,15 @@
 #define HWY_TARGET_INCLUDE "kernels/kernels.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // The bodies, for the current target.
-#include "kernels/dot_product-inl.h"
+#include "kernels/compiled-inl.h"
 #include "kernels/dropout-inl.h"
 #include "kernels/finish-inl.h"
 #include "kernels/matrix_product-inl.h"
 #include "kernels/matrix_rows-inl.h"
 #include "kernels/pack-inl.h"
-#include "kernels/row_product-inl.h"
 #include "kernels/softmax-inl.h"
 #include "kernels/softmax_backward-inl.h"
 #include "kernels/tile_product-inl.h"
-#include "kernels/value_product-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
@@ -49,8 +48,8 @@ TileKernel TileWithPairs() {
 const Kernels& Table() {
   const bool matrix_tiles = HWY_TARGET == HWY_AVX3_ZEN4 && has_matrix_tiles();
   const bool native_pairs = HWY_NATIVE_DOT_BF16 && (!has_slow_pairs() || matrix_tiles);
-  auto dot_product = DotProductOf;
-  auto value_product = ValueProductOf;
+  auto dot_product = CompiledDotProduct;
+  auto value_product = CompiledValueProduct;
 #if RAPT_AMX && HWY_TARGET == HWY_AVX3_ZEN4
   if (matrix_tiles) dot_product = MatrixDotOf<AmxTiles>, value_product = MatrixValuesOf<AmxTiles>;
 #endif
@@ -74,7 +73,7 @@ const Kernels& Table() {
     value_product,
     MatrixDotOf<EmulatedMatrixTiles>,
     MatrixValuesOf<EmulatedMatrixTiles>,
-    RowProductOf,
+    CompiledRowProduct,
     SoftmaxLanes,
     SoftmaxRows,
     SoftmaxBackwardOf,

@@ -9,10 +9,9 @@
 //                   (0, p0) (0, p1) ...     v[1][0] v[1][1]  ...
 //
 //                 the first sums the even columns, the second the odd ones.
-#include "kernels/dot_product-inl.h"
+#include "kernels/compiled-inl.h"
 #include "kernels/matrix_tiles-inl.h"
 #include "kernels/pack-inl.h"
-#include "kernels/value_product-inl.h"
 
 #if defined(RAPT_KERNELS_MATRIX_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RAPT_KERNELS_MATRIX_ROWS_INL_H_
@@ -209,7 +208,7 @@ class MatrixDot {
 
 template <class Tiles>
 void MatrixDotOf(const DotProduct& p) {
-  if (!p.pairs) return DotProductOf(p);
+  if (!p.pairs) return CompiledDotProduct(p);
   static constexpr float kOne = 1.0f;
   for (Index row = 0; row < p.rows; row += kMatrixFewRows) {
     Index x = 0;
@@ -316,6 +315,7 @@ class MatrixValues {
     some.n = n;
     some.out += col;
     some.columns = columns;
+    static constexpr float kOnes[kMatrixFewRows] = {1, 1, 1, 1, 1, 1, 1, 1};
     if (begin > 0) some.rescale = kOnes;
     if (AllFinite(sums, columns)) return Add(sums, some);
     // A zero beside a weight has met infinity or NaN of another column.
@@ -325,7 +325,7 @@ class MatrixValues {
     } else {
       some.v.first += begin * some.v.stride;
     }
-    ValueProductOf(some);
+    CompiledValueProduct(some);
   }
 
   bool AllFinite(const float* sums, Index columns) const {
@@ -368,7 +368,7 @@ class MatrixValues {
 
 template <class Tiles>
 void MatrixValuesOf(const ValueProduct& p) {
-  if (!p.pairs) return ValueProductOf(p);
+  if (!p.pairs) return CompiledValueProduct(p);
   for (Index row = 0; row < p.rows; row += kMatrixFewRows) {
     ValueProduct some = p;
     some.rows = HWY_MIN(p.rows - row, kMatrixFewRows);

@@ -65,7 +65,7 @@ TEST(AttentionSizes, EveryTailOfBothDepths) {
 }
 
 TEST(AttentionSizes, MaskFlushToAGuardPageForAllSizes) {  // B21, B29
-  for (std::int64_t seq_q = 1; seq_q <= 130; seq_q += 3) {
+  for (std::int64_t seq_q = 1; seq_q <= 130; seq_q += few_cases() ? 13 : 3) {
     for (std::int64_t seq_kv = 1 + seq_q % 5; seq_kv <= 300; seq_kv += 37) {
       AttentionCase c = small(static_cast<std::uint64_t>(1000 * seq_q + seq_kv));
       c.seq_q = seq_q;
@@ -80,6 +80,7 @@ TEST(AttentionSizes, MaskFlushToAGuardPageForAllSizes) {  // B21, B29
 
 TEST(AttentionSizes, TheDeepestHeads) {  // B7
   for (std::int64_t d : {256, 257, 576, 1023, 1024}) {
+    if (d == 256 && few_cases()) continue;
     AttentionCase c = small(static_cast<std::uint64_t>(d));
     c.seq_q = 35;
     c.seq_kv = 67;

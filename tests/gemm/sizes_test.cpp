@@ -123,7 +123,7 @@ std::vector<std::int64_t> range(std::int64_t from, std::int64_t to) {
 }
 
 TEST(GemmSizes, EverySizeFrom1To33) {  // B5, B6, B16
-  const std::vector<std::int64_t> some_ks = {1, 2, 5, 6, 16, 17, 32, 33};
+  const std::vector<std::int64_t> some_ks = {1, 5, 6, 17};
   expect_all(range(1, 33), range(1, 33), few_cases() ? some_ks : range(1, 33),
              {small_packed(5), small_direct(5)});
 }
@@ -143,7 +143,8 @@ TEST(GemmSizes, AroundTheTilesOfEveryTarget) {  // B5
     std::sort(list->begin(), list->end());
     list->erase(std::unique(list->begin(), list->end()), list->end());
   }
-  expect_all(rows, columns, {1, 2, 15, 16, 17, 64, 65},
+  const std::vector<std::int64_t> all_ks = {1, 2, 15, 16, 17, 64, 65}, some_ks = {1, 15, 16, 33};
+  expect_all(rows, columns, few_cases() ? some_ks : all_ks,
              {small_packed(16), small_packed(16, 1), small_packed(16, 2)});
 }
 
@@ -158,19 +159,20 @@ TEST(GemmSizes, ManyPanelsAndSlices) {
     g.b_transposed = b_transposed;
     GemmData data(g);
     const auto expected = data.expect();
+    std::vector<Blocks> ways;
     for (int tile = 0; tile < kernels::kMaxTiles; ++tile) {
       for (const int direct_rows : {0, 200}) {
-        Blocks blocks{"tile " + std::to_string(tile), tile};
+        Blocks& blocks = ways.emplace_back(Blocks{"tile " + std::to_string(tile), tile});
         blocks.block_m = 40;
         blocks.block_n = 300;
         blocks.block_k = 16;
         blocks.direct_rows = direct_rows;
-        for_each_way({blocks}, [&] {
-          data.run();
-          data.check(expected);
-        });
       }
     }
+    for_each_way(ways, [&] {
+      data.run();
+      data.check(expected);
+    });
   }
 }
 
@@ -271,8 +273,10 @@ void expect_few_rows_like_many(std::int64_t k, std::int64_t n, const Store& stor
   Tensor<T> b({k, n});
   Tensor<float> a({kMany, k}), many({kMany, n}), few({kMany, n});
   Random random(9);
-  b.fill([&](std::int64_t) { return store(static_cast<float>(random.normal())); });
-  a.fill([&](std::int64_t) { return static_cast<float>(random.normal()); });
+  // Not normal(): logarithms of millions take longer than all else where they are emulated.
+  const auto number = [&] { return static_cast<float>(2 * random.uniform() - 1); };
+  b.fill([&](std::int64_t) { return store(number()); });
+  a.fill([&](std::int64_t) { return number(); });
   for_each_target([&] {
     for (const float beta : {0.0f, 1.0f}) {
       if (beta == 0.0f && few_cases()) continue;
@@ -283,6 +287,7 @@ void expect_few_rows_like_many(std::int64_t k, std::int64_t n, const Store& stor
       gemm(a.view<Row, Inner>(), b.template view<Inner, Column>(), many.view<Row, Column>(),
            options);
       for (const std::int64_t m : {1, 3, 8}) {
+        if (m == 3 && few_cases()) continue;
         few.fill([](std::int64_t i) { return static_cast<float>(i % 7); });
         gemm({a.data(), {m, k}}, b.template view<Inner, Column>(), {few.data(), {m, n}}, options);
         ASSERT_EQ(std::memcmp(many.data(), few.data(), static_cast<std::size_t>(m * n) * 4), 0)
@@ -304,15 +309,17 @@ void expect_few_rows_like_many(std::int64_t k, std::int64_t n, const Store& stor
 TEST(GemmSizes, FewRowsOfALargeMatrix) {
   expect_few_rows_like_many<float>(2100, 2003, [](float x) { return x; });
   expect_few_rows_like_many<float>(301, 1024, [](float x) { return x; });  // b's rows collide
-  expect_few_rows_like_many<BFloat16>(2100, 4001, [](float x) { return to_bf16(x); });
+  expect_few_rows_like_many<BFloat16>(few_cases() ? 301 : 2100, 4001,
+                                      [](float x) { return to_bf16(x); });
 }
 
 // Where b lies decides whether a tile copies it for others, and nothing else.
 TEST(GemmSizes, SameBitsWhereverBLies) {
-  constexpr std::int64_t kM = 53, kN = 131, kK = 1037, kLine = 16, kFar = 1024;
+  constexpr std::int64_t kN = 131, kK = 1037, kLine = 16, kFar = 1024;
+  const std::int64_t m = few_cases() ? 21 : 53;
   Random random(19);
   const auto normal = [&](std::int64_t) { return static_cast<float>(random.normal()); };
-  Tensor<float> a({kM, kK}), b({kK, kN}), c({kM, kN});
+  Tensor<float> a({m, kK}), b({kK, kN}), c({m, kN});
   a.fill(normal);
   b.fill(normal);
   alignas(64) static float elsewhere[kK * kFar + kLine];

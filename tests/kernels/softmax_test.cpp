@@ -154,6 +154,7 @@ TEST(Softmax, CarriesMaximumAndSumFromBlockToBlock) {  // B1, B20, B34
           for (auto [pre_scale, scale] :
                {std::pair{1.0f, 0.125f}, {1.0f, 1.0f}, {0.3f, 1.0f}, {-0.7f, 1.0f}}) {
             for (Index n : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 64, 65}) {
+              if ((n == 16 || n == 33 || n == 64) && few_cases()) continue;
               SCOPED_TRACE(std::string(kernels->target) + (lanes ? " lanes" : " rows") +
                            (bias ? " bias" : "") + " trend " +
                            std::to_string(static_cast<int>(trend)) + " n " + std::to_string(n) +

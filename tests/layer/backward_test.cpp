@@ -165,7 +165,9 @@ TEST(LayerBackward, AgreesWithTheReference) {
     for (bool biases : {false, true}) {
       for (const std::vector<std::int64_t>& batch :
            {std::vector<std::int64_t>{}, {2}, {2, 3}, {1, 2, 1, 3}}) {
+        if (batch.size() == 1 && few_cases()) continue;
         for (bool causal : {false, true}) {
+          if (batch.size() > 1 && causal != biases && few_cases()) continue;
           SCOPED_TRACE(testing::Message() << "d_model " << shape.d_model << ", biases " << biases
                                           << ", batch axes " << batch.size());
           Data data(layer_of(shape, biases), batch, seed++);
@@ -218,7 +220,7 @@ TEST(LayerBackward, KeepsTheBitsOfTheForwardPass) {
 
 TEST(LayerBackward, SameBitsOnAnyNumberOfThreads) {  // B26
   for (const LayerShape& shape : {kPrimes, kWithoutProjection}) {
-    Data data(layer_of(shape, true), {7}, 11);
+    Data data(layer_of(shape, true), {few_cases() ? 3 : 7}, 11);
     for_each_way({few_keys_lanes(4), small_packed(4)}, [&] {
       data.run(&serial_executor());
       const std::vector<float> serial = data.values();

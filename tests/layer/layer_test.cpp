@@ -62,6 +62,7 @@ TEST(Layer, AgreesWithItsFiveStepsInTheReference) {
          {std::vector<std::int64_t>{}, {2}, {2, 3}, {1, 2, 1, 3}}) {
       for (bool cross : {false, true}) {
         for (bool causal : {false, true}) {
+          if (batch.size() > 1 && causal == cross && few_cases()) continue;
           auto q_extents = batch, k_extents = batch;
           q_extents.insert(q_extents.end(), {17, 11});
           k_extents.insert(k_extents.end(), {cross ? 19 : 17, 11});
