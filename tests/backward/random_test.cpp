@@ -22,7 +22,7 @@ auto agrees_with(const std::vector<Blocks>& blocks) {
 
 TEST(BackwardRandom, AgreesWithTheReference) {
   for_each_case(
-      Seeds(81, cases(1000)),
+      Seeds(81, cases(800)),
       [](std::uint64_t seed) { return with_dropout(AttentionCase::random(seed)); },
       agrees_with({few_keys_lanes(1), few_keys_lanes(16, 1)}));
 }
@@ -30,7 +30,7 @@ TEST(BackwardRandom, AgreesWithTheReference) {
 // Many more, of which each is cheap: combinations of options are what counts here.
 TEST(BackwardRandom, SmallCasesAgreeWithTheReference) {
   for_each_case(
-      Seeds(82, cases(5000)),
+      Seeds(82, cases(4000)),
       [](std::uint64_t seed) { return with_dropout(AttentionCase::random(seed, 9)); },
       agrees_with({few_keys_lanes(3)}));
 }

@@ -10,7 +10,7 @@ import reference
 import torch
 from random_cases import case
 
-N_CASES = int(os.environ.get("RAPT_TEST_CASES", 2500))
+N_CASES = int(os.environ.get("RAPT_TEST_CASES", 1500))
 
 
 @pytest.mark.parametrize("seed", range(N_CASES))

@@ -16,7 +16,7 @@ from random_cases import Generator, case
 from test_attention_random import arguments_of
 from test_jax import equal
 
-N_CASES = int(os.environ.get("RAPT_TEST_CASES", 2500))
+N_CASES = int(os.environ.get("RAPT_TEST_CASES", 1500))
 OPTIONAL = ("bias", "alibi_slopes", "sinks")
 
 
