@@ -2,6 +2,7 @@
 #include "tiles/gemm.hpp"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "tiles/stored.hpp"
 
@@ -93,15 +94,32 @@ Operand place_a(const GemmPlan& plan, const GemmBlock& block, Index step) {
           p.m == 1 ? 1 : p.a.row_stride / kFloat, plan.pairs ? 1 : p.a.column_stride / kFloat};
 }
 
-void copy_a(const GemmPlan& plan, const GemmBlock& block, Index step, Index steps, float* copy) {
+Operand copy_a(const GemmPlan& plan, const GemmBlock& block, Index step, Index steps, float* copy) {
   const GemmProblem& p = plan.problem;
   const std::byte* from = first_of_a(plan, block, step);
-  for (Index r = 0; r < block.rows; ++r, from += p.a.row_stride, copy += copy_row(steps)) {
+  float* row = copy;
+  for (Index r = 0; r < block.rows; ++r, from += p.a.row_stride, row += copy_row(steps)) {
     if (plan.pairs) {
-      copy_pairs(from, p.a.column_stride, std::min(2 * steps, p.k - 2 * step), copy);
+      copy_pairs(from, p.a.column_stride, std::min(2 * steps, p.k - 2 * step), row);
     } else {
-      read_row(*plan.kernels, p.a, from, steps, copy);
+      read_row(*plan.kernels, p.a, from, steps, row);
     }
+  }
+  return {copy, copy_row(steps), 1};
+}
+
+void update_row(const GemmProblem& p, const float* sums, float beta, Index n, float* c) {
+  const float alpha = p.alpha;
+  const auto update = [&](auto stride) {
+    for (Index j = 0; j < n; ++j) {
+      float& to = c[j * stride];
+      to = beta == 0.0f ? alpha * sums[j] : alpha * sums[j] + beta * to;
+    }
+  };
+  if (p.c.column_stride == 1) {
+    update(std::integral_constant<Index, 1>());
+  } else {
+    update(p.c.column_stride);
   }
 }
 

@@ -130,7 +130,7 @@ struct Operand {
 bool a_in_place(const GemmPlan& plan);
 Index copy_row(Index steps);
 Operand place_a(const GemmPlan& plan, const GemmBlock& block, Index step);
-void copy_a(const GemmPlan& plan, const GemmBlock& block, Index step, Index steps, float* copy);
+Operand copy_a(const GemmPlan& plan, const GemmBlock& block, Index step, Index steps, float* copy);
 
 // Whether a tile reads a row of b, in place, in pieces of some lines, which prefetchers follow.
 // Narrower ones lose more by lines that evict each other.
@@ -141,6 +141,9 @@ inline bool is_wide(const kernels::TileKernel& tile) {
 
 // Rows of b that lie a multiple of 4 KiB apart fall into the same sets of a cache.
 inline bool rows_collide(const GemmProblem& p) { return p.b.row_stride % 4096 == 0; }
+
+// c[j] = alpha * sums[j] + beta * c[j], of n columns; c is not read where beta is 0.
+void update_row(const GemmProblem& p, const float* sums, float beta, Index n, float* c);
 
 // bias and activation on a finished block.
 void finish_block(const GemmPlan& plan, const GemmBlock& block);

@@ -72,11 +72,8 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   Index x = 0;
   do {
     const Index slice = std::min(plan.block_k, p.k - x);
-    Operand a = place_a(plan, block, x);
-    if (!a_in_place(plan)) {
-      copy_a(plan, block, x, slice, buffers.a_copy);
-      a = {buffers.a_copy, copy_row(slice), 1};
-    }
+    const Operand a =
+        a_in_place(plan) ? place_a(plan, block, x) : copy_a(plan, block, x, slice, buffers.a_copy);
     product_in_place(*plan.kernels, *plan.tile,
                      {.a = a.data,
                       .a_row = a.row,

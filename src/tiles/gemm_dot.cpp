@@ -45,11 +45,8 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   Workspace workspace(memory);
   const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
-  Operand a = place_a(plan, block, 0);
-  if (!Buffers::in_place(plan)) {
-    copy_a(plan, block, 0, plan.steps, buffers.a_copy);
-    a = {buffers.a_copy, copy_row(plan.steps), 1};
-  }
+  const Operand a = Buffers::in_place(plan) ? place_a(plan, block, 0)
+                                            : copy_a(plan, block, 0, plan.steps, buffers.a_copy);
   const std::byte* b = place_b(p, block);
   float* c = place_c(p, block);
   constexpr Index kScales = 64;

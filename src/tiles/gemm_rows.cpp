@@ -6,7 +6,6 @@
 //   run:   c = alpha times their sum, in their order, which is that of the other algorithms; so the
 //          choice between them may look at the whole batch
 #include <algorithm>
-#include <type_traits>
 
 #include "tiles/gemm.hpp"
 #include "tiles/workspace.hpp"
@@ -152,20 +151,8 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
       sum_slice(plan, block, i, buffers, own);
       sums = own;
     }
-    const bool first = i == 0 && p.beta == 0.0f;
-    const float* from = sums + block.row * sums_row(plan);
-    float* to = place_c(p, block);
-    const auto add = [&](auto stride) {
-      for (Index j = 0; j < block.columns; ++j) {
-        float& sum = to[j * stride];
-        sum = first ? p.alpha * from[j] : p.alpha * from[j] + sum;
-      }
-    };
-    if (p.c.column_stride == 1) {
-      add(std::integral_constant<Index, 1>());
-    } else {
-      add(p.c.column_stride);
-    }
+    update_row(p, sums + block.row * sums_row(plan), i == 0 ? p.beta : 1.0f, block.columns,
+               place_c(p, block));
   }
   finish_block(plan, block);
 }

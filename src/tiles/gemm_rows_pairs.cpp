@@ -2,7 +2,6 @@
 // tiles, b's columns adjacent. Tiles take b as it lies, so that it is neither packed nor widened:
 // the product of p and V in attention, by the same kernel.
 #include <algorithm>
-#include <type_traits>
 
 #include "tiles/gemm.hpp"
 #include "tiles/workspace.hpp"
@@ -50,11 +49,8 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   Workspace workspace(memory);
   const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
-  Operand a = place_a(plan, block, 0);
-  if (!Buffers::in_place(plan)) {
-    copy_a(plan, block, 0, plan.steps, buffers.a_copy);
-    a = {buffers.a_copy, copy_row(plan.steps), 1};
-  }
+  const Operand a = Buffers::in_place(plan) ? place_a(plan, block, 0)
+                                            : copy_a(plan, block, 0, plan.steps, buffers.a_copy);
   std::fill_n(buffers.ones, block.rows, 1.0f);
   std::fill_n(buffers.sums, block.rows * block.columns, 0.0f);
   plan.kernels->value_product(
@@ -69,19 +65,8 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
        .columns = block.columns,
        .pairs = true});
   for (Index r = 0; r < block.rows; ++r) {
-    const float* sums = buffers.sums + r * block.columns;
-    float* c = place_c(p, block) + r * p.c.row_stride;
-    const auto write = [&](auto stride) {
-      for (Index j = 0; j < block.columns; ++j) {
-        float& to = c[j * stride];
-        to = p.beta == 0.0f ? p.alpha * sums[j] : p.alpha * sums[j] + p.beta * to;
-      }
-    };
-    if (p.c.column_stride == 1) {
-      write(std::integral_constant<Index, 1>());
-    } else {
-      write(p.c.column_stride);
-    }
+    update_row(p, buffers.sums + r * block.columns, p.beta, block.columns,
+               place_c(p, block) + r * p.c.row_stride);
   }
   finish_block(plan, block);
 }
