@@ -1,7 +1,8 @@
-// dot_product and value_product of pairs on matrix tiles: K and V are read as they lie, 16 keys at
-// a time. Per-target header: see kernels.cc.
+// dot_product and value_product on matrix tiles: K and V are read as they lie, 16 keys at a time.
+// Both may be of pairs, K of int8. Per-target header: see kernels.cc.
 //
-//   c^T = K q^T:  a tile of 16 keys by 16 pairs of the depth, times one of 16 pairs by rows of q
+//   c^T = K q^T:  a tile of 16 keys by 64 bytes of the depth, times one of these by rows of q
+//                 (matrix_query-inl.h)
 //   out = p V:    V's pairs are neighbours along d_v, of which one key's weight must meet only one.
 //                 So p of every row stands there twice, beside zeros:
 //
@@ -10,7 +11,7 @@
 //
 //                 the first sums the even columns, the second the odd ones.
 #include "kernels/compiled-inl.h"
-#include "kernels/matrix_tiles-inl.h"
+#include "kernels/matrix_query-inl.h"
 #include "kernels/pack-inl.h"
 
 #if defined(RAPT_KERNELS_MATRIX_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -23,10 +24,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
-// Rows of q and p at a time, of which p takes two rows of a tile each.
+// Rows of p at a time, which takes two rows of a tile each.
 inline constexpr Index kMatrixFewRows = kMatrixRows / 2;
-inline constexpr Index kTileBytes = 64;  // of a row of a tile
-inline constexpr Index kTilePairs = kTileBytes / static_cast<Index>(sizeof(float));
+inline constexpr Index kTilePairs = kTileWords;
 
 // Rows of so many bytes that lie apart: what tiles read of them, no prefetcher of the CPU follows.
 HWY_INLINE bool AreApart(const StoredRows& rows, Index bytes) {
@@ -85,26 +85,15 @@ class SixteenRows {
   const char* row_[kMatrixRows];  // where they are not together
 };
 
-// c of at most kMatrixFewRows rows of q, and kMostPairs of the depth.
-template <class Tiles>
+// c of as many rows of q, and as much of the depth, as a Query holds.
+template <class Tiles, class Query>
 class MatrixDot {
  public:
-  static constexpr Index kMostPairs = 512;
-
-  explicit MatrixDot(const DotProduct& p) : p_(p), tiles_(Shapes(p.rows)) {
-    // q's pairs, of all rows side by side; zeros where the last tile is deeper than q.
-    const Index depth = (p.inner + kTilePairs - 1) / kTilePairs * kTilePairs;
-    std::memset(q_, 0, static_cast<size_t>(depth * kMatrixFewRows) * sizeof(float));
-    for (Index r = 0; r < p.rows; ++r) {
-      const char* row = reinterpret_cast<const char*>(p.a + r * p.a_row);
-      for (Index x = 0; x < p.inner; ++x)
-        std::memcpy(q_ + x * kMatrixFewRows + r, row + x * kFloat, sizeof(float));
-    }
-  }
+  explicit MatrixDot(const DotProduct& p) : p_(p), q_(p), tiles_(Shapes(p.rows)) {}
 
   // A block is written while the next one is computed: what tiles have stored is read late.
   void Run() {
-    HWY_ALIGN float sums[2][kColumns * kMatrixFewRows];
+    HWY_ALIGN float sums[2][kColumns * Query::kColumns];
     if (Bytes() <= kKept && Bytes() > 0) EachTile(0, [&](auto i) HWY_ATTR { LoadQ<i>(0); });
     for (Index col = 0, before = -kColumns; before < p_.columns; before = col, col += kColumns) {
       float* to = sums[col / kColumns % 2];
@@ -115,6 +104,9 @@ class MatrixDot {
     }
   }
 
+  // Whether c of row r was computed; if not, c is as it was.
+  bool holds(Index r) const { return q_.holds(r); }
+
  private:
   // Sums of 16 keys, and of the next; q, of which so much is kept; keys.
   enum { kSum0, kSum1, kQ, kKeys = 6 };
@@ -123,15 +115,16 @@ class MatrixDot {
   static constexpr Index kColumns = 4 * kMatrixRows;
 
   static MatrixShapes Shapes(Index rows) {
-    const MatrixShape few{kMatrixRows, static_cast<int>(rows * kFloat)};
+    const MatrixShape few{kMatrixRows, static_cast<int>(rows * Query::kDigits * kFloat)};
     const MatrixShape keys{kMatrixRows, static_cast<int>(kTileBytes)};
     return {{few, few, few, few, few, few, keys, keys}};
   }
 
-  // From key to key of the sums: one row is its own transpose.
-  Index SumRow() const { return p_.rows == 1 ? 1 : kMatrixFewRows; }
+  Index SumColumns() const { return p_.rows * Query::kDigits; }
+  // From key to key of the sums: one column is its own transpose.
+  Index SumRow() const { return SumColumns() == 1 ? 1 : Query::kColumns; }
 
-  Index Bytes() const { return p_.inner * kFloat; }  // of a row
+  Index Bytes() const { return p_.inner * Query::kBytes; }  // of a row
 
   // Calls f(i) for the tiles, i = 0 to 3, of a row's bytes from `at` on.
   template <class F>
@@ -143,8 +136,7 @@ class MatrixDot {
   }
   template <int i>
   HWY_INLINE void LoadQ(Index at) {
-    tiles_.template load<kQ + i>(q_ + (at / kFloat + i * kTilePairs) * kMatrixFewRows,
-                                 kMatrixFewRows * kFloat);
+    tiles_.template load<kQ + i>(q_.words(at / kFloat + i * kTileWords), Query::kColumns * kFloat);
   }
 
   // The transpose of two tiles of columns of c.
@@ -163,7 +155,7 @@ class MatrixDot {
         if (Bytes() > kKept) LoadQ<i>(at);
         const Index from = at + i * kTileBytes;
         keys.Load<kKeys + i % 2>(tiles_, from, Bytes() - from);
-        tiles_.template multiply_add<kSum, kKeys + i % 2, kQ + i>();
+        Query::template MultiplyAdd<kSum, kKeys + i % 2, kQ + i>(tiles_);
       });
     }
     tiles_.template store<kSum>(to, SumRow() * kFloat);
@@ -173,57 +165,81 @@ class MatrixDot {
   HWY_INLINE void Write(const float* sums, Index col) const {
     const F32 d;
     const Index n = Lanes(), columns = HWY_MIN(kColumns, p_.columns - col);
-    HWY_ALIGN float rows[kMatrixFewRows * HWY_MAX(kColumns, Index{hn::MaxLanes(F32())})];
+    constexpr Index kMostRow = HWY_MAX(kColumns, Index{hn::MaxLanes(F32())});
+    HWY_ALIGN float transposed[Query::kColumns * kMostRow];
     const Index row = HWY_MAX(kColumns, n);
-    if (p_.rows > 1) {
+    if (SumRow() > 1) {
       const float* source[kColumns];
-      for (Index j = 0; j < kColumns; ++j) source[j] = sums + j * kMatrixFewRows;
+      for (Index j = 0; j < kColumns; ++j) source[j] = sums + j * Query::kColumns;
       PackRowsOf({.source = source,
                   .stride = 1,
                   .rows = kColumns,
-                  .length = HWY_MIN((p_.rows + 3) / 4 * 4, kMatrixFewRows),
-                  .panel = rows,
+                  .length = HWY_MIN((SumColumns() + 3) / 4 * 4, Query::kColumns),
+                  .panel = transposed,
                   .panel_row = row,
                   .columns = row});
     }
     for (Index r = 0; r < p_.rows; ++r) {
+      if (!holds(r)) continue;
       float* c = p_.c + r * p_.c_row + col * p_.c_column;
-      const float* from = p_.rows > 1 ? rows + r * row : sums;
+      const float* from = SumRow() > 1 ? q_.Sums(transposed, row, columns, r) : sums;
+      const float* scale = p_.b_scale == nullptr ? nullptr : p_.b_scale + col;
       Index j = 0;
       if (p_.c_column == 1 && p_.beta == nullptr) {
-        for (; j + n <= columns; j += n)
-          hn::StoreU(hn::Mul(hn::Set(d, p_.alpha), hn::LoadU(d, from + j)), d, c + j);
+        for (; j + n <= columns; j += n) {
+          V32 factor = hn::Set(d, p_.alpha);
+          if (scale != nullptr) factor = hn::Mul(factor, hn::LoadU(d, scale + j));
+          hn::StoreU(hn::Mul(factor, hn::LoadU(d, from + j)), d, c + j);
+        }
       }
       for (; j < columns; ++j) {
         float& to = c[j * p_.c_column];
-        to = p_.beta == nullptr ? p_.alpha * from[j] : p_.alpha * from[j] + *p_.beta * to;
+        const float sum = (scale == nullptr ? p_.alpha : p_.alpha * scale[j]) * from[j];
+        to = p_.beta == nullptr ? sum : sum + *p_.beta * to;
       }
     }
   }
 
   const DotProduct& p_;
+  const Query q_;
   Tiles tiles_;
-  alignas(64) float q_[kMostPairs * kMatrixFewRows];
 };
 
-template <class Tiles>
-void MatrixDotOf(const DotProduct& p) {
-  if (!p.pairs) return CompiledDotProduct(p);
+template <class Tiles, class Query>
+void MatrixDots(const DotProduct& p) {
   static constexpr float kOne = 1.0f;
-  for (Index row = 0; row < p.rows; row += kMatrixFewRows) {
+  for (Index row = 0; row < p.rows; row += Query::kRows) {
     Index x = 0;
     do {  // once at least: c = beta * c
       DotProduct some = p;
-      some.rows = HWY_MIN(p.rows - row, kMatrixFewRows);
-      some.inner = HWY_MIN(p.inner - x, MatrixDot<Tiles>::kMostPairs);
+      some.rows = HWY_MIN(p.rows - row, Query::kRows);
+      some.inner = HWY_MIN(p.inner - x, Query::kMost);
       some.a += row * p.a_row + x;
-      some.b.first += x * Index{sizeof(float)};
+      some.b.first += x * Query::kBytes;
       some.c += row * p.c_row;
       if (x > 0) some.beta = &kOne;
-      MatrixDot<Tiles>(some).Run();
+      MatrixDot<Tiles, Query> dot(some);
+      dot.Run();
+      for (Index r = 0; r < some.rows; ++r) {
+        if (dot.holds(r)) continue;
+        DotProduct one = some;
+        one.rows = 1;
+        one.a += r * p.a_row;
+        one.c += r * p.c_row;
+        CompiledDotProduct(one);
+      }
       x += some.inner;
     } while (x < p.inner);
   }
+}
+
+template <class Tiles>
+void MatrixDotOf(const DotProduct& p) {
+  // Of a shorter depth a tile would hold little.
+  constexpr Index kLeastBytes = kTileBytes / 2;
+  if (p.pairs) return MatrixDots<Tiles, QueryPairs>(p);
+  if (p.b.type == Type::int8 && p.inner >= kLeastBytes) return MatrixDots<Tiles, QueryDigits>(p);
+  CompiledDotProduct(p);
 }
 
 // out of at most kMatrixFewRows rows of p.

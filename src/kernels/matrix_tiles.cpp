@@ -14,10 +14,10 @@ bool has_matrix_tiles() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   constexpr unsigned kXsave =
       1u << 27;  // of ecx, leaf 1: the system manages the state of registers
-  constexpr unsigned kBf16 = 1u << 22, kTiles = 1u << 24;  // of edx, leaf 7
+  constexpr unsigned kNeeded = 1u << 22 | 1u << 24 | 1u << 25;  // of edx, leaf 7: bf16, tiles, int8
   if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kXsave) == 0) return false;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  if ((d & kBf16) == 0 || (d & kTiles) == 0) return false;
+  if ((d & kNeeded) != kNeeded) return false;
   // The state of the tiles is large, so Linux manages it only for processes that ask:
   // arch_prctl(2).
   constexpr long kRequestPermission = 0x1023, kTileData = 18;

@@ -1,5 +1,5 @@
-// Matrix tiles: eight registers of up to 16 rows of up to 64 bytes, and an instruction that adds
-// the product of two of them, of pairs of bf16, to a third, of floats. Intel's AMX
+// Matrix tiles: eight registers of up to 16 rows of up to 64 bytes, and instructions that add the
+// product of two of them to a third: of pairs of bf16 to floats, of int8 to int32. Intel's AMX
 // (https://www.intel.com/sdm, volume 1, chapter 18), for which Highway has no operations.
 #pragma once
 
