@@ -5,7 +5,7 @@
 //            q0 q1 q2 q3       depth along the lanes of a block
 //     q_     d0 d0 d0 d0       a row of a tile for every four of the depth: of each row of q the
 //            d1 d1 d1 d1       first digits, the second, ..., each of all four
-#include "kernels/matrix_tiles-inl.h"
+#include "kernels/matrix_rows-inl.h"
 
 #if defined(RAPT_KERNELS_MATRIX_QUERY_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RAPT_KERNELS_MATRIX_QUERY_INL_H_
@@ -18,9 +18,6 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
-
-inline constexpr Index kTileBytes = 64;  // of a row of a tile
-inline constexpr Index kTileWords = kTileBytes / 4;
 
 // At most kRows rows of q and kMost of the depth. The tiles' columns are words of 32 bits, in which
 // the depth has kBytes to a number; a row of q takes kDigits of them.
