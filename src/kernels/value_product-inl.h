@@ -208,9 +208,11 @@ struct ValueTile {
     const float* HWY_RESTRICT weights = p.p + row * p.p_row + begin / Values::kKeys;
     const size_t n = hn::Lanes(d);
     // Asked for while these are computed: by a tile that reads pieces, its share of the rows after
-    // `end`; by one that reads whole rows, those of pages to come. Others the CPU sees coming.
+    // `end`; by one that reads whole rows, those a little ahead, where arithmetic or jumps from page
+    // to page hold the CPU's prefetchers up.
     const bool whole = static_cast<Index>(kV * n) >= p.columns;
-    const bool ask = row == 0 && !IsLong<T>(p) && (!whole || p.v.pages.table != nullptr);
+    const bool ask =
+        row == 0 && !IsLong<T>(p) && (!whole || kRows > 1 || p.v.pages.table != nullptr);
     const Index share = col * (end - begin);
     const Index from = whole ? begin + kKeysAhead : end + share / p.columns;
     Ahead<T, kVectors> ahead(p, ask ? from : p.n, share % p.columns);
