@@ -210,9 +210,10 @@ struct ValueTile {
     // Asked for while these are computed: by a tile that reads pieces, its share of the rows after
     // `end`; by one that reads whole rows, those a little ahead, where arithmetic or jumps from page
     // to page hold the CPU's prefetchers up.
+    constexpr bool kLittleToDo = kRows == 1 && std::is_same_v<T, float>;
     const bool whole = static_cast<Index>(kV * n) >= p.columns;
     const bool ask =
-        row == 0 && !IsLong<T>(p) && (!whole || kRows > 1 || p.v.pages.table != nullptr);
+        row == 0 && !IsLong<T>(p) && (!whole || !kLittleToDo || p.v.pages.table != nullptr);
     const Index share = col * (end - begin);
     const Index from = whole ? begin + kKeysAhead : end + share / p.columns;
     Ahead<T, kVectors> ahead(p, ask ? from : p.n, share % p.columns);
