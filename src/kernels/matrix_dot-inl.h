@@ -149,9 +149,9 @@ class MatrixDot {
 template <class Tiles, class Query>
 void MatrixDots(const DotProduct& p) {
   static constexpr float kOne = 1.0f;
-  for (Index row = 0; row < p.rows; row += Query::kRows) {
-    Index x = 0;
-    do {  // once at least: c = beta * c
+  Index x = 0;
+  do {  // once at least: c = beta * c
+    for (Index row = 0; row < p.rows; row += Query::kRows) {
       DotProduct some = p;
       some.rows = HWY_MIN(p.rows - row, Query::kRows);
       some.inner = HWY_MIN(p.inner - x, Query::kMost);
@@ -169,17 +169,18 @@ void MatrixDots(const DotProduct& p) {
         one.c += r * p.c_row;
         CompiledDotProduct(one);
       }
-      x += some.inner;
-    } while (x < p.inner);
-  }
+    }
+    x += Query::kMost;
+  } while (x < p.inner);
 }
 
 template <class Tiles>
 void MatrixDotOf(const DotProduct& p) {
   if (p.pairs) return MatrixDots<Tiles, QueryPairs>(p);
-  // Of a shorter depth a tile would hold little.
-  constexpr Index kLeastBytes = kTileBytes / 2;
-  if (p.b.type == Type::int8 && p.inner >= kLeastBytes) return MatrixDots<Tiles, QueryDigits>(p);
+  // A lesser depth fills no tile; of a greater one the digits of q would not stay in tiles.
+  constexpr Index kLeast = kTileBytes / 2;
+  if (p.b.type == Type::int8 && p.inner >= kLeast && p.inner <= QueryDigits::kMost)
+    return MatrixDots<Tiles, QueryDigits>(p);
   CompiledDotProduct(p);
 }
 

@@ -56,7 +56,7 @@ class QueryPairs {
 class QueryDigits {
  public:
   static constexpr Index kRows = 4, kDigits = 4, kColumns = kRows * kDigits;
-  static constexpr Index kMost = 1024, kBytes = 1;
+  static constexpr Index kMost = 4 * kTileBytes, kBytes = 1;
 
   explicit QueryDigits(const DotProduct& p) {
     const Index words = (p.inner + kTileBytes - 1) / kTileBytes * kTileWords;
@@ -66,8 +66,8 @@ class QueryDigits {
 
   const float* words(Index word) const { return words_ + word * kColumns; }
   // Whether the digits say what row r is: each number with a relative error of at most 4
-  // sqrt(depth) 2^-24, less than that of sums of floats. Not so of numbers of very unequal size, of
-  // NaN and infinity.
+  // sqrt(depth) 2^-24, less than that of sums of 32 and more floats. Not so of numbers of very
+  // unequal size, of NaN and infinity.
   bool holds(Index r) const { return holds_[r]; }
 
   template <int kC, int kA, int kB, class Tiles>

@@ -299,8 +299,8 @@ void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed,
       }
     }
     // Matrix tiles: several blocks of columns, more pairs than tiles keep of a, and than it takes
-    // at a time, and more int8.
-    const std::vector<Index> some = {65}, all = {16, 32, 33, 64, 65, 100, 530, 1100};
+    // at a time; of int8 all that they take, and one more.
+    const std::vector<Index> some = {65}, all = {16, 32, 33, 64, 65, 100, 256, 257, 530};
     for (const Index inner : few_cases() ? some : all) {
       if (body == Body::floats) break;
       const Index columns = random.between(1, few_cases() ? 70 : 200);
