@@ -177,10 +177,12 @@ void MatrixDots(const DotProduct& p) {
 template <class Tiles>
 void MatrixDotOf(const DotProduct& p) {
   if (p.pairs) return MatrixDots<Tiles, QueryPairs>(p);
+#if HWY_TARGET != HWY_SCALAR
   // A lesser depth fills no tile; of a greater one the digits of q would not stay in tiles.
   constexpr Index kLeast = kTileBytes / 2;
   if (p.b.type == Type::int8 && p.inner >= kLeast && p.inner <= QueryDigits::kMost)
     return MatrixDots<Tiles, QueryDigits>(p);
+#endif
   CompiledDotProduct(p);
 }
 

@@ -53,6 +53,7 @@ class QueryPairs {
   alignas(64) float words_[kMost * kColumns];
 };
 
+#if HWY_TARGET != HWY_SCALAR  // of which a vector has no four bytes to sort
 class QueryDigits {
  public:
   static constexpr Index kRows = 4, kDigits = 4, kColumns = kRows * kDigits;
@@ -158,6 +159,7 @@ class QueryDigits {
   float unit_[kRows];
   bool holds_[kRows];
 };
+#endif
 
 }  // namespace rapt::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -1,5 +1,8 @@
-// Matrix tiles (matrix_tiles.hpp) as registers, and on arrays in memory, so that what is written
-// for them runs on every machine in the tests. Per-target header: see kernels.cc.
+// Matrix tiles: eight registers of up to 16 rows of up to 64 bytes, and instructions that add the
+// product of two of them to a third: of pairs of bf16 to floats, of int8 to int32. Intel's AMX
+// (https://www.intel.com/sdm, volume 1, chapter 18), for which Highway has no operations; and the
+// same on arrays in memory, so that what is written for them runs on every machine in the tests.
+// Per-target header: see kernels.cc.
 #include "kernels/vector-inl.h"
 
 #if defined(RAPT_KERNELS_MATRIX_TILES_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -9,10 +12,13 @@
 #define RAPT_KERNELS_MATRIX_TILES_INL_H_
 #endif
 
-#include "kernels/matrix_tiles.hpp"
+#include "kernels/features.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
+
+inline constexpr int kMatrixTiles = 8;
+inline constexpr int kMatrixRows = 16;
 
 struct MatrixShape {
   int rows, bytes;  // of a row; both 0: not in use

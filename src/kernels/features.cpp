@@ -1,5 +1,5 @@
-// Asking the CPU and the system for matrix tiles, and what Highway does not say of pairs.
-#include "kernels/matrix_tiles.hpp"
+// Asking the CPU (cpuid) and the system.
+#include "kernels/features.hpp"
 
 #if RAPT_AMX
 #include <cpuid.h>
@@ -30,11 +30,14 @@ bool has_matrix_tiles() {
 #endif
 }
 
-bool has_slow_pairs() {
+bool is_intel() {
 #if RAPT_AMX
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  constexpr unsigned kIntel = 0x756e6547;  // "Genu" of GenuineIntel
-  return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == kIntel;
+  static const bool intel = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned kIntel = 0x756e6547;  // "Genu" of GenuineIntel
+    return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == kIntel;
+  }();
+  return intel;
 #else
   return false;
 #endif
