@@ -16,6 +16,8 @@
 #include <array>
 #include <utility>
 
+#include "kernels/features.hpp"
+
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
@@ -26,7 +28,8 @@ inline constexpr Index MaxDotRows(Index columns) {
   if (columns == kTallColumns) return RAPT_MANY_REGISTERS ? 8 : 4;
   return RAPT_MANY_REGISTERS ? 4 : 2;
 }
-inline constexpr Index kDotAhead = 8;  // rows of a stream from asking to use
+// Rows of a stream from asking to use; into L2, and into L1.
+inline constexpr Index kDotAhead = 8, kDotNear = 3;
 inline constexpr Index kDotSteps = 4;  // rows of a stream whose sums are written together
 
 #if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
@@ -67,6 +70,8 @@ struct DotTile {
   // sums of every step.
   static constexpr size_t kFours = (kUsed + 3) / 4;
   static constexpr Index kSums = kDotSteps * 4;
+  // What is not widened is soon needed.
+  static constexpr bool kMayBeNear = std::is_same_v<T, float> && std::is_same_v<Number, float>;
 
   // Columns [col, end), and those that lie apart, 2 apart, ... after each. Those that do not exist
   // are computed of the last one, and not stored.
@@ -80,14 +85,16 @@ struct DotTile {
     const auto stream = [&](size_t c, Index first) HWY_ATTR {
       return RowCursor<T>(p.b, first + static_cast<Index>(c) * apart, p.columns - 1);
     };
-    RowCursor<T> b[] = {stream(C, col)...}, next[] = {stream(C, col + kDotAhead)...};
     // Asked for once, where arithmetic or jumps from page to page hold the CPU's prefetchers up.
     const bool ask = row == 0 && (kRows > 1 || p.b.pages.table != nullptr);
+    const bool near = kMayBeNear && is_intel();
+    RowCursor<T> b[] = {stream(C, col)...},
+                 next[] = {stream(C, col + (near ? kDotNear : kDotAhead))...};
     HWY_ALIGN float sums[kFours * kSums];
     for (; col < end; col += kDotSteps) {
       const Index steps = HWY_MIN(kDotSteps, end - col);
       for (Index step = 0; step < steps; ++step) {
-        Start(p, row, b, ask ? next : nullptr, sums + step * 4,
+        Start(p, row, b, ask ? next : nullptr, near, sums + step * 4,
               std::make_index_sequence<kFours * 4>());
         ((b[C].Next(), b[C].Leave()), ...);
         if (ask) ((next[C].Next(), next[C].Leave()), ...);
@@ -98,16 +105,16 @@ struct DotTile {
 
   template <size_t... I>
   static HWY_INLINE void Start(const DotProduct& p, Index row, const RowCursor<T>* b,
-                               const RowCursor<T>* next, float* to,
+                               const RowCursor<T>* next, bool near, float* to,
                                std::index_sequence<I...> indices) {
-    Multiply(p, row, b, next, to, indices, std::make_index_sequence<kC>(),
+    Multiply(p, row, b, next, near, to, indices, std::make_index_sequence<kC>(),
              std::make_index_sequence<kTogether<T>>(), (static_cast<void>(I), hn::Zero(F32()))...);
   }
 
   // Accumulator i is row i / kC of a, row i % kC of b.
   template <size_t... I, size_t... C, size_t... Nth, class... V>
   static HWY_INLINE void Multiply(const DotProduct& p, Index row, const RowCursor<T>* rows,
-                                  const RowCursor<T>* rows_ahead, float* to,
+                                  const RowCursor<T>* rows_ahead, bool near, float* to,
                                   std::index_sequence<I...>, std::index_sequence<C...>,
                                   std::index_sequence<Nth...>, V... acc) {
     const F32 d;
@@ -134,7 +141,13 @@ struct DotTile {
     };
     const Index together = kTogether<T> * n;
     const auto multiply_together = [&](Index x) HWY_ATTR __attribute__((always_inline)) {
-      if (ask) (PrefetchToL2(next[C], x), ...);
+      if (ask) {
+        if (kMayBeNear && near) {
+          (PrefetchToRead(next[C] + x), ...);
+        } else {
+          (PrefetchToL2(next[C], x), ...);
+        }
+      }
       const Together<T> vectors[] = {{b[C], x}...};
       (multiply([&](const float* from) HWY_ATTR { return hn::LoadU(d, from); },
                 [&](size_t c) HWY_ATTR { return vectors[c].template Nth<Nth>(); },

@@ -15,8 +15,9 @@
 #include "kernels/compiled-inl.h"
 #include "kernels/dropout-inl.h"
 #include "kernels/finish-inl.h"
+#include "kernels/matrix_dot-inl.h"
 #include "kernels/matrix_product-inl.h"
-#include "kernels/matrix_rows-inl.h"
+#include "kernels/matrix_values-inl.h"
 #include "kernels/pack-inl.h"
 #include "kernels/softmax-inl.h"
 #include "kernels/softmax_backward-inl.h"
@@ -47,7 +48,7 @@ TileKernel TileWithPairs() {
 
 const Kernels& Table() {
   const bool matrix_tiles = HWY_TARGET == HWY_AVX3_ZEN4 && has_matrix_tiles();
-  const bool native_pairs = HWY_NATIVE_DOT_BF16 && (!has_slow_pairs() || matrix_tiles);
+  const bool native_pairs = HWY_NATIVE_DOT_BF16 && (!is_intel() || matrix_tiles);
   auto dot_product = CompiledDotProduct;
   auto value_product = CompiledValueProduct;
 #if RAPT_AMX && HWY_TARGET == HWY_AVX3_ZEN4

@@ -4,7 +4,7 @@
 // The targets between and beyond these bring nothing but compile time: SSSE3 adds no f32
 // instruction to SSE2, AVX3_DL none to AVX3, and what AVX3_SPR and AVX10_2 add to AVX3_ZEN4
 // (AVX-512 with the product of bf16 pairs, of AMD or not) no kernel uses. Matrix tiles are none of
-// Highway's: matrix_tiles.hpp.
+// Highway's: matrix_tiles-inl.h.
 #define HWY_DISABLED_TARGETS \
   (HWY_SSSE3 | HWY_AVX3_DL | HWY_AVX3_SPR | HWY_AVX10_2 | RAPT_WITHOUT_TARGETS)
 

@@ -11,6 +11,8 @@
 
 #include <utility>
 
+#include "kernels/features.hpp"
+
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
@@ -114,15 +116,15 @@ HWY_INLINE bool IsWhole(const ValueProduct& p) {
 }
 // Their chunk is for the tiles of further rows, and lies in L2.
 inline constexpr Index kWholeChunk = 1 << 17;
-// Keys from asking to use, where tiles that read whole rows ask.
-inline constexpr Index kKeysAhead = 32;
+// Keys from asking to use, where tiles that read whole rows ask; into L2, and into L1.
+inline constexpr Index kKeysAhead = 32, kKeysNear = 8;
 
-// The rows from `key` on, asked for in order, in pieces of kVectors.
+// The rows from `key` on, asked for in order, in pieces of kVectors; into L1, if they are near.
 template <class T, int kVectors>
 class Ahead {
  public:
-  HWY_INLINE Ahead(const ValueProduct& p, Index key, Index x)
-      : p_(p), rows_(p.v, key, p.n - 1), key_(key), x_(x) {
+  HWY_INLINE Ahead(const ValueProduct& p, Index key, Index x, bool near)
+      : p_(p), rows_(p.v, key, p.n - 1), key_(key), x_(x), near_(near) {
     at_ = Bytes() + BytesOf<T>(x_);
   }
 
@@ -130,7 +132,8 @@ class Ahead {
     constexpr Index kLine = 64;
     if (key_ >= p_.n) return;
     const Index step = kVectors * Lanes();
-    for (Index byte = 0; byte < BytesOf<T>(step); byte += kLine) PrefetchToL2(at_ + byte);
+    for (Index byte = 0; byte < BytesOf<T>(step); byte += kLine)
+      near_ ? PrefetchToRead(at_ + byte) : PrefetchToL2(at_ + byte);
     at_ += BytesOf<T>(step);
     x_ += step;
     if (x_ < p_.columns) return;
@@ -147,6 +150,7 @@ class Ahead {
   RowCursor<T> rows_;
   const char* at_;
   Index key_, x_;
+  bool near_;
 };
 
 // Rows of which kLongKeys do not fit a chunk.
@@ -208,12 +212,15 @@ struct ValueTile {
     const float* HWY_RESTRICT weights = p.p + row * p.p_row + begin / Values::kKeys;
     const size_t n = hn::Lanes(d);
     // Asked for while these are computed: by a tile that reads pieces, its share of the rows after
-    // `end`; by one that reads whole rows, those of pages to come. Others the CPU sees coming.
-    const bool whole = static_cast<Index>(kV * n) >= p.columns;
-    const bool ask = row == 0 && !IsLong<T>(p) && (!whole || p.v.pages.table != nullptr);
+    // `end`; by one that reads whole rows, those a little ahead, of pages, or on CPUs whose
+    // prefetchers arithmetic holds up. Of floats there is little for one row.
+    const bool whole = static_cast<Index>(kV * n) >= p.columns, pages = p.v.pages.table != nullptr;
+    constexpr bool kFloats = std::is_same_v<T, float>, kLittle = kFloats && kRows == 1;
+    const bool ask = row == 0 && !IsLong<T>(p) && (!whole || pages || (!kLittle && is_intel()));
+    const bool near = kFloats && whole && !kLittle && is_intel();
     const Index share = col * (end - begin);
-    const Index from = whole ? begin + kKeysAhead : end + share / p.columns;
-    Ahead<T, kVectors> ahead(p, ask ? from : p.n, share % p.columns);
+    const Index from = whole ? begin + (near ? kKeysNear : kKeysAhead) : end + share / p.columns;
+    Ahead<T, kVectors> ahead(p, ask ? from : p.n, share % p.columns, near);
     using Arithmetic = rapt::kernels::HWY_NAMESPACE::Arithmetic<typename Values::Number>;
     Index together = end;
     for (Index j = begin; j < end; together = end) {

@@ -9,9 +9,11 @@ namespace rapt::tiles {
 namespace {
 
 struct Buffers {
-  float* a_copy;  // [block_m, k]
+  float* a_copy;   // [block_m, k]
+  float* b_scale;  // [block_n]
   Buffers(const GemmPlan& plan, Workspace& workspace) {
     a_copy = workspace.floats(in_place(plan) ? 0 : plan.block_m * copy_row(plan.steps));
+    b_scale = workspace.floats(plan.problem.b_scale == nullptr ? 0 : plan.block_n);
   }
 
   // The kernel reads each row of a along k.
@@ -47,31 +49,22 @@ void run(const GemmPlan& plan, Wave, Index unit, Index row_block, const float*, 
   const GemmBlock block = block_of(plan, unit, row_block);
   const Operand a = Buffers::in_place(plan) ? place_a(plan, block, 0)
                                             : copy_a(plan, block, 0, plan.steps, buffers.a_copy);
-  const std::byte* b = place_b(p, block);
-  float* c = place_c(p, block);
-  constexpr Index kScales = 64;
-  float b_scale[kScales];
-  const Index at_once = p.b_scale == nullptr ? block.columns : kScales;
-  for (Index begin = 0; begin < block.columns; begin += at_once) {
-    const Index columns = std::min(at_once, block.columns - begin);
-    for (Index n = 0; p.b_scale != nullptr && n < columns; ++n)
-      b_scale[n] = p.b_scale[(block.column + begin + n) * p.b_scale_stride];
-    plan.kernels->dot_product({.a = a.data,
-                               .a_row = a.row,
-                               .b = {.first = b + begin * p.b.column_stride,
-                                     .stride = p.b.column_stride,
-                                     .type = p.b.type},
-                               .b_scale = p.b_scale == nullptr ? nullptr : b_scale,
-                               .c = c + begin * p.c.column_stride,
-                               .c_row = p.c.row_stride,
-                               .c_column = p.c.column_stride,
-                               .rows = block.rows,
-                               .columns = columns,
-                               .inner = plan.steps,
-                               .alpha = p.alpha,
-                               .beta = p.beta == 0.0f ? nullptr : &p.beta,
-                               .pairs = plan.pairs});
-  }
+  for (Index n = 0; p.b_scale != nullptr && n < block.columns; ++n)
+    buffers.b_scale[n] = p.b_scale[(block.column + n) * p.b_scale_stride];
+  plan.kernels->dot_product(
+      {.a = a.data,
+       .a_row = a.row,
+       .b = {.first = place_b(p, block), .stride = p.b.column_stride, .type = p.b.type},
+       .b_scale = p.b_scale == nullptr ? nullptr : buffers.b_scale,
+       .c = place_c(p, block),
+       .c_row = p.c.row_stride,
+       .c_column = p.c.column_stride,
+       .rows = block.rows,
+       .columns = block.columns,
+       .inner = plan.steps,
+       .alpha = p.alpha,
+       .beta = p.beta == 0.0f ? nullptr : &p.beta,
+       .pairs = plan.pairs});
   finish_block(plan, block);
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "support/bounds.hpp"
 #include "support/tensor.hpp"
 #include "support/ways.hpp"
 
@@ -240,7 +241,7 @@ Stored<T> stored_as(const Tensor<float>& from, Edge edge, Random& random) {
 template <class T>
 void check_dot_product(const kernels::Kernels& kernel, Index rows, Index columns, Index inner,
                        Random& random, Body body) {
-  const bool pairs = body != Body::floats;
+  const bool pairs = body != Body::floats && !std::is_same_v<T, std::int8_t>;
   const Edge edge = random.percent(50) ? Edge::end : Edge::start;
   Tensor<float> a({rows, inner}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
   Tensor<float> b({columns, inner});
@@ -288,17 +289,18 @@ template <class T>
 void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed,
                        Body body = Body::floats) {
   Random random(seed);
+  const bool digits = body == Body::matrix_tiles && std::is_same_v<T, std::int8_t>;
   for (Index rows = 1; rows <= 9; ++rows) {
     // Up to 9, and then some that fill the tiles of several columns.
-    for (Index columns = 1; columns <= 33; columns += columns < 9 ? 1 : 6) {
+    for (Index columns = 1; columns <= 33 && !digits; columns += columns < 9 ? 1 : 6) {
       for (Index inner = 0; inner <= 2 * kernel.lanes + 1; inner += kernel.lanes > 16 ? 5 : 1) {
         check_dot_product<T>(kernel, rows, columns, inner, random, body);
         if (testing::Test::HasFatalFailure()) return;
       }
     }
     // Matrix tiles: several blocks of columns, more pairs than tiles keep of a, and than it takes
-    // at a time.
-    const std::vector<Index> some = {65}, all = {16, 64, 65, 100, 530};
+    // at a time; of int8 all that they take, and one more.
+    const std::vector<Index> some = {65}, all = {16, 32, 33, 64, 65, 100, 256, 257, 530};
     for (const Index inner : few_cases() ? some : all) {
       if (body == Body::floats) break;
       const Index columns = random.between(1, few_cases() ? 70 : 200);
@@ -317,6 +319,76 @@ TEST(DotProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
     check_dot_product<std::int8_t>(*kernels, 7);
     check_dot_product<float>(*kernels, 8, Body::pairs);
     check_dot_product<float>(*kernels, 9, Body::matrix_tiles);
+    check_dot_product<std::int8_t>(*kernels, 10, Body::matrix_tiles);
+  }
+}
+
+// Rows that matrix tiles multiply as digits, and rows that digits cannot say: each as exact as
+// floats, with the bits that it has alone.
+TEST(DotProduct, OfInt8IsAsExactAsFloatsForRowsOfAnyRange) {
+  constexpr Index kRows = 9, kColumns = 37, kInner = 150;
+  Random random(11);
+  std::vector<float> a(kRows * kInner);
+  for (Index r = 0; r < kRows; ++r) {
+    for (Index x = 0; x < kInner; ++x) {
+      float number = static_cast<float>(random.normal());
+      if (r == 1) number *= std::ldexp(1.0f, static_cast<int>(random.between(-40, 40)));
+      if (r == 2) number *= 1e-36f;
+      if (r == 3) number *= 1e33f;
+      if (r == 4) number = 0.0f;
+      a[static_cast<std::size_t>(r * kInner + x)] = number;
+    }
+  }
+  a[5 * kInner + 40] = NAN;
+  a[6 * kInner + 149] = std::numeric_limits<float>::infinity();
+  a[7 * kInner + 7] = 1e9f;
+  std::vector<std::int8_t> b(kColumns * kInner);
+  for (std::int8_t& number : b) number = static_cast<std::int8_t>(random.between(-128, 127));
+  for (Index j = 0; j < kColumns; ++j) {
+    b[static_cast<std::size_t>(j * kInner + 7)] = 0;  // the largest of row 7 counts for nothing
+    b[static_cast<std::size_t>(j * kInner + 149)] = 1;
+  }
+  for (const kernels::Kernels* kernels : all_targets()) {
+    for (auto product : {kernels->dot_product, kernels->emulated_dot_product}) {
+      const auto multiply = [&](Index row, Index rows) {
+        std::vector<float> c(static_cast<std::size_t>(rows * kColumns));
+        product({.a = a.data() + row * kInner,
+                 .a_row = kInner,
+                 .b = {reinterpret_cast<const std::byte*>(b.data()), kInner, Type::int8},
+                 .b_scale = nullptr,
+                 .c = c.data(),
+                 .c_row = kColumns,
+                 .c_column = 1,
+                 .rows = rows,
+                 .columns = kColumns,
+                 .inner = kInner,
+                 .alpha = 1.0f,
+                 .beta = nullptr});
+        return c;
+      };
+      const std::vector<float> all = multiply(0, kRows);
+      for (Index r = 0; r < kRows; ++r) {
+        const std::vector<float> alone = multiply(r, 1);
+        for (Index j = 0; j < kColumns; ++j) {
+          double sum = 0, magnitude = 0;
+          for (Index x = 0; x < kInner; ++x) {
+            const double term = static_cast<double>(a[static_cast<std::size_t>(r * kInner + x)]) *
+                                b[static_cast<std::size_t>(j * kInner + x)];
+            sum += term;
+            magnitude += std::abs(term);
+          }
+          const float c = all[static_cast<std::size_t>(r * kColumns + j)];
+          SCOPED_TRACE(std::string(kernels->target) + " row " + std::to_string(r));
+          ASSERT_EQ(std::bit_cast<std::uint32_t>(c),
+                    std::bit_cast<std::uint32_t>(alone[static_cast<std::size_t>(j)]));
+          if (std::isfinite(sum)) {
+            ASSERT_LE(std::abs(c - sum), sum_error(kInner) * magnitude);
+          } else {
+            ASSERT_TRUE(std::isnan(sum) ? std::isnan(c) : c == static_cast<float>(sum));
+          }
+        }
+      }
+    }
   }
 }
 

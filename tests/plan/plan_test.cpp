@@ -6,7 +6,7 @@
 #include <string>
 #include <thread>
 
-#include "kernels/matrix_tiles.hpp"
+#include "kernels/features.hpp"
 #include "rapt/rapt.hpp"
 #include "support/allocations.hpp"
 #include "support/attention_case.hpp"

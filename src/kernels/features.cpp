@@ -1,5 +1,5 @@
-// Asking the CPU and the system for matrix tiles, and what Highway does not say of pairs.
-#include "kernels/matrix_tiles.hpp"
+// Asking the CPU (cpuid) and the system.
+#include "kernels/features.hpp"
 
 #if RAPT_AMX
 #include <cpuid.h>
@@ -14,10 +14,10 @@ bool has_matrix_tiles() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   constexpr unsigned kXsave =
       1u << 27;  // of ecx, leaf 1: the system manages the state of registers
-  constexpr unsigned kBf16 = 1u << 22, kTiles = 1u << 24;  // of edx, leaf 7
+  constexpr unsigned kNeeded = 1u << 22 | 1u << 24 | 1u << 25;  // of edx, leaf 7: bf16, tiles, int8
   if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kXsave) == 0) return false;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  if ((d & kBf16) == 0 || (d & kTiles) == 0) return false;
+  if ((d & kNeeded) != kNeeded) return false;
   // The state of the tiles is large, so Linux manages it only for processes that ask:
   // arch_prctl(2).
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
@@ -30,11 +30,14 @@ bool has_matrix_tiles() {
 #endif
 }
 
-bool has_slow_pairs() {
+bool is_intel() {
 #if RAPT_AMX
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  constexpr unsigned kIntel = 0x756e6547;  // "Genu" of GenuineIntel
-  return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == kIntel;
+  static const bool intel = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned kIntel = 0x756e6547;  // "Genu" of GenuineIntel
+    return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == kIntel;
+  }();
+  return intel;
 #else
   return false;
 #endif
