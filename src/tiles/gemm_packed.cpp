@@ -188,10 +188,14 @@ void pack_panels(const GemmPlan& plan, Index batch, Index column, Index n, Index
                          panels + at / columns * apart);
   }
   if (p.b_scale == nullptr) return;
-  for (Index at = 0; at < n; ++at) {
-    const float scale = p.b_scale[(column + at) * p.b_scale_stride];
-    float* to = panels + at / columns * apart + at % columns;
-    for (Index i = 0; i < slice; ++i) to[i * columns] *= scale;
+  float scale[kernels::kMaxColumns];
+  for (Index at = 0; at < n; at += columns) {
+    const Index count = std::min(columns, n - at);
+    for (Index i = 0; i < count; ++i) scale[i] = p.b_scale[(column + at + i) * p.b_scale_stride];
+    float* row = panels + at / columns * apart;
+    for (Index step = 0; step < slice; ++step, row += columns) {
+      for (Index i = 0; i < count; ++i) row[i] *= scale[i];
+    }
   }
 }
 
