@@ -73,7 +73,12 @@ const char* refuse_pairs(const GemmProblem& p, const GemmBlocks& blocks) {
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   cut_blocks(plan, blocks.block_m, blocks.block_n, plan.tile->rows, plan.tile->columns);
-  cut_slices(plan, blocks.block_k);
+  // Of few rows most of the time goes to what is packed: short slices stay in L2 with what they are
+  // packed from and what is asked for. More rows lose more by reading c for each slice. (Floats
+  // have the slices of other algorithms, since a row has the same bits by each of them.)
+  constexpr Index kRows = 128, kSlice = 256;
+  const bool few = plan.pairs && plan.problem.element_rows <= kRows;
+  cut_slices(plan, few ? std::min(blocks.block_k, kSlice) : blocks.block_k);
   const Index each = unit_floats(plan) + copied_a_floats(plan) / plan.column_blocks;
   plan.wave_units =
       std::clamp<Index>(kWaveFloats / std::max<Index>(each, 1), 1, std::max<Index>(plan.units, 1));
