@@ -18,57 +18,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
-// Columns of c that are summed before they are written, together.
-inline constexpr Index kDotColumns = 4 * kMatrixRows;
-
-// From column to column of the sums of tiles, [kDotColumns, rows of a query]: one row is its own
-// transpose.
-template <class Query>
-HWY_INLINE Index SumRow(Index rows) {
-  return rows * Query::kDigits == 1 ? 1 : Query::kColumns;
-}
-
-// c from its transpose.
-template <class Query>
-HWY_INLINE void WriteTransposed(const DotProduct& p, const Query& q, const float* sums, Index col) {
-  const F32 d;
-  const Index n = Lanes(), columns = HWY_MIN(kDotColumns, p.columns - col);
-  constexpr Index kMostRow = HWY_MAX(kDotColumns, Index{hn::MaxLanes(F32())});
-  HWY_ALIGN float transposed[Query::kColumns * kMostRow];
-  const Index row = HWY_MAX(kDotColumns, n);
-  const bool one = SumRow<Query>(p.rows) == 1;
-  if (!one) {
-    const float* source[kDotColumns];
-    for (Index j = 0; j < kDotColumns; ++j) source[j] = sums + j * Query::kColumns;
-    PackRowsOf({.source = source,
-                .stride = 1,
-                .rows = kDotColumns,
-                .length = HWY_MIN((p.rows * Query::kDigits + 3) / 4 * 4, Query::kColumns),
-                .panel = transposed,
-                .panel_row = row,
-                .columns = row});
-  }
-  for (Index r = 0; r < p.rows; ++r) {
-    if (!q.holds(r)) continue;
-    float* c = p.c + r * p.c_row + col * p.c_column;
-    const float* from = one ? sums : q.Sums(transposed, row, columns, r);
-    const float* scale = p.b_scale == nullptr ? nullptr : p.b_scale + col;
-    Index j = 0;
-    if (p.c_column == 1 && p.beta == nullptr) {
-      for (; j + n <= columns; j += n) {
-        V32 factor = hn::Set(d, p.alpha);
-        if (scale != nullptr) factor = hn::Mul(factor, hn::LoadU(d, scale + j));
-        hn::StoreU(hn::Mul(factor, hn::LoadU(d, from + j)), d, c + j);
-      }
-    }
-    for (; j < columns; ++j) {
-      float& to = c[j * p.c_column];
-      const float sum = (scale == nullptr ? p.alpha : p.alpha * scale[j]) * from[j];
-      to = p.beta == nullptr ? sum : sum + *p.beta * to;
-    }
-  }
-}
-
 // c of as many rows of q, and as much of the depth, as a Query holds.
 template <class Tiles, class Query>
 class MatrixDot {
@@ -77,15 +26,14 @@ class MatrixDot {
 
   // A block is written while the next one is computed: what tiles have stored is read late.
   void Run() {
-    HWY_ALIGN float sums[2][kDotColumns * Query::kColumns];
+    HWY_ALIGN float sums[2][kColumns * Query::kColumns];
     if (Bytes() <= kKept && Bytes() > 0) EachTile(0, [&](auto i) HWY_ATTR { LoadQ<i>(0); });
-    for (Index col = 0, before = -kDotColumns; before < p_.columns;
-         before = col, col += kDotColumns) {
-      float* to = sums[col / kDotColumns % 2];
-      for (Index tiles = col; tiles < HWY_MIN(col + kDotColumns, p_.columns);
-           tiles += 2 * kMatrixRows, to += 2 * kMatrixRows * SumRow<Query>(p_.rows))
+    for (Index col = 0, before = -kColumns; before < p_.columns; before = col, col += kColumns) {
+      float* to = sums[col / kColumns % 2];
+      for (Index tiles = col; tiles < HWY_MIN(col + kColumns, p_.columns);
+           tiles += 2 * kMatrixRows, to += 2 * kMatrixRows * SumRow())
         Multiply(tiles, to);
-      if (before >= 0) WriteTransposed(p_, q_, sums[before / kDotColumns % 2], before);
+      if (before >= 0) Write(sums[before / kColumns % 2], before);
     }
   }
 
@@ -97,12 +45,17 @@ class MatrixDot {
   enum { kSum0, kSum1, kQ, kKeys = 6 };
   static constexpr Index kKept = 4 * kTileBytes;
   static constexpr Index kFloat = sizeof(float);
+  static constexpr Index kColumns = 4 * kMatrixRows;  // that are summed before they are written
 
   static MatrixShapes Shapes(Index rows) {
     const MatrixShape few{kMatrixRows, static_cast<int>(rows * Query::kDigits * kFloat)};
     const MatrixShape keys{kMatrixRows, static_cast<int>(kTileBytes)};
     return {{few, few, few, few, few, few, keys, keys}};
   }
+
+  Index SumColumns() const { return p_.rows * Query::kDigits; }
+  // From key to key of the sums: one column is its own transpose.
+  Index SumRow() const { return SumColumns() == 1 ? 1 : Query::kColumns; }
 
   Index Bytes() const { return p_.inner * Query::kBytes; }  // of a row
 
@@ -123,12 +76,12 @@ class MatrixDot {
   HWY_INLINE void Multiply(Index col, float* to) {
     MultiplyTile<kSum0>(col, to);
     if (col + kMatrixRows < p_.columns)
-      MultiplyTile<kSum1>(col + kMatrixRows, to + kMatrixRows * SumRow<Query>(p_.rows));
+      MultiplyTile<kSum1>(col + kMatrixRows, to + kMatrixRows * SumRow());
   }
   template <int kSum>
   HWY_INLINE void MultiplyTile(Index col, float* to) {
     const SixteenRows keys(p_.b, col, p_.columns);
-    if (AreApart(p_.b, Bytes())) SixteenRows(p_.b, col + kDotColumns, p_.columns).Ask(0, Bytes());
+    if (AreApart(p_.b, Bytes())) SixteenRows(p_.b, col + kColumns, p_.columns).Ask(0, Bytes());
     tiles_.template zero<kSum>();
     for (Index at = 0; at < Bytes(); at += kKept) {
       EachTile(at, [&](auto i) HWY_ATTR __attribute__((always_inline)) {
@@ -138,7 +91,46 @@ class MatrixDot {
         Query::template MultiplyAdd<kSum, kKeys + i % 2, kQ + i>(tiles_);
       });
     }
-    tiles_.template store<kSum>(to, SumRow<Query>(p_.rows) * kFloat);
+    tiles_.template store<kSum>(to, SumRow() * kFloat);
+  }
+
+  // c from its transpose, [kColumns, SumRow()].
+  HWY_INLINE void Write(const float* sums, Index col) const {
+    const F32 d;
+    const Index n = Lanes(), columns = HWY_MIN(kColumns, p_.columns - col);
+    constexpr Index kMostRow = HWY_MAX(kColumns, Index{hn::MaxLanes(F32())});
+    HWY_ALIGN float transposed[Query::kColumns * kMostRow];
+    const Index row = HWY_MAX(kColumns, n);
+    if (SumRow() > 1) {
+      const float* source[kColumns];
+      for (Index j = 0; j < kColumns; ++j) source[j] = sums + j * Query::kColumns;
+      PackRowsOf({.source = source,
+                  .stride = 1,
+                  .rows = kColumns,
+                  .length = HWY_MIN((SumColumns() + 3) / 4 * 4, Query::kColumns),
+                  .panel = transposed,
+                  .panel_row = row,
+                  .columns = row});
+    }
+    for (Index r = 0; r < p_.rows; ++r) {
+      if (!holds(r)) continue;
+      float* c = p_.c + r * p_.c_row + col * p_.c_column;
+      const float* from = SumRow() > 1 ? q_.Sums(transposed, row, columns, r) : sums;
+      const float* scale = p_.b_scale == nullptr ? nullptr : p_.b_scale + col;
+      Index j = 0;
+      if (p_.c_column == 1 && p_.beta == nullptr) {
+        for (; j + n <= columns; j += n) {
+          V32 factor = hn::Set(d, p_.alpha);
+          if (scale != nullptr) factor = hn::Mul(factor, hn::LoadU(d, scale + j));
+          hn::StoreU(hn::Mul(factor, hn::LoadU(d, from + j)), d, c + j);
+        }
+      }
+      for (; j < columns; ++j) {
+        float& to = c[j * p_.c_column];
+        const float sum = (scale == nullptr ? p_.alpha : p_.alpha * scale[j]) * from[j];
+        to = p_.beta == nullptr ? sum : sum + *p_.beta * to;
+      }
+    }
   }
 
   const DotProduct& p_;

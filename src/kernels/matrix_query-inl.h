@@ -2,9 +2,9 @@
 // of 32 bits in digits of 8, q = unit * (d0 + 2^8 d1 + 2^16 d2 + 2^24 d3), so that K is multiplied
 // as it lies, and each digit's sum is exact. Per-target header: see kernels.cc.
 //
-//            q0 q1 q2 q3       depth along the lanes of a block
-//     q_     d0 d0 d0 d0       a row of a tile for every four of the depth: of each row of q the
-//            d1 d1 d1 d1       first digits, the second, ..., each of all four
+//            q0 q1 q2 q3       four numbers of a row, along the depth
+//     words  d0 d0 d0 d0       in a row of a tile for each four of the depth: the first digits of
+//            d1 d1 d1 d1       these, the second, ..., then those of the next row of q
 #include "kernels/matrix_rows-inl.h"
 
 #if defined(RAPT_KERNELS_MATRIX_QUERY_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -134,7 +134,7 @@ class QueryDigits {
     // What is rounded, by up to a half, must be so large.
     const V32 least = hn::Set(d, 0x1p21f / std::sqrt(static_cast<float>(n)));
     auto good = hn::Eq(inverse, inverse);
-    // With 128 more no digit is negative, and borrows of the next.
+    // With 128 more a digit is not negative, so it borrows nothing of the next.
     const auto halves = hn::Set(di, static_cast<std::int32_t>(0x80808080u));
     alignas(16) static constexpr std::uint8_t kByDigit[16] = {0, 4, 8,  12, 1, 5, 9,  13,
                                                               2, 6, 10, 14, 3, 7, 11, 15};
