@@ -4,7 +4,9 @@
 // type, for all rows of a tile. Two to four rows are read at once that lie a half to a quarter of b
 // apart: few streams, each in order, is what the CPU's prefetchers follow to memory. With
 // neighbours side by side they bring half as much.
+#include "kernels/digit_dot-inl.h"
 #include "kernels/load-inl.h"
+#include "kernels/sums-inl.h"
 
 #if defined(RAPT_KERNELS_DOT_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RAPT_KERNELS_DOT_PRODUCT_INL_H_
@@ -32,36 +34,7 @@ inline constexpr Index MaxDotRows(Index columns) {
 inline constexpr Index kDotAhead = 8, kDotNear = 3;
 inline constexpr Index kDotSteps = 4;  // rows of a stream whose sums are written together
 
-#if !HWY_HAVE_SCALABLE && HWY_TARGET != HWY_SCALAR
-#define RAPT_BLOCKS_OF_FOUR 1
-using Four = hn::FixedTag<float, 4>;
-
-// The sum of a vector's blocks of four lanes.
-template <class D>
-HWY_INLINE hn::Vec<Four> AddBlocks([[maybe_unused]] D d, hn::Vec<D> v) {
-  if constexpr (hn::MaxLanes(D()) == 4) {
-    return v;
-  } else {
-    const hn::Half<D> half;
-    return AddBlocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
-  }
-}
-
-// The four sums across lanes.
-HWY_INLINE hn::Vec<Four> SumsOfFour(V32 v0, V32 v1, V32 v2, V32 v3) {
-  const F32 d;
-  const hn::RepartitionToWide<F32> dw;
-  const auto a =
-      hn::BitCast(dw, hn::Add(hn::InterleaveLower(d, v0, v1), hn::InterleaveUpper(d, v0, v1)));
-  const auto b =
-      hn::BitCast(dw, hn::Add(hn::InterleaveLower(d, v2, v3), hn::InterleaveUpper(d, v2, v3)));
-  // In every block: a partial sum of each.
-  return AddBlocks(d, hn::Add(hn::BitCast(d, hn::InterleaveLower(dw, a, b)),
-                              hn::BitCast(d, hn::InterleaveUpper(dw, a, b))));
-}
-#endif
-
-// Of pairs, T is float, the size of one, and Number says what they are.
+// Of pairs, T is float, the size of one, and Number says what they are; of Digit, a is DigitRows.
 template <class T, class Number, int kRows, Index kColumns>
 struct DotTile {
   static constexpr size_t kC = kColumns, kUsed = kRows * kC;
@@ -91,14 +64,28 @@ struct DotTile {
     RowCursor<T> b[] = {stream(C, col)...},
                  next[] = {stream(C, col + (near ? kDotNear : kDotAhead))...};
     HWY_ALIGN float sums[kFours * kSums];
+#if RAPT_BYTE_PRODUCTS
+    using Digits = DigitTile<T, kRows>;
+    constexpr bool kDigits = std::is_same_v<Number, Digit>;
+    HWY_ALIGN float digits[kDigits ? kDotSteps * Digits::kStep : 1] = {};
+#endif
     for (; col < end; col += kDotSteps) {
       const Index steps = HWY_MIN(kDotSteps, end - col);
       for (Index step = 0; step < steps; ++step) {
-        Start(p, row, b, ask ? next : nullptr, near, sums + step * 4,
-              std::make_index_sequence<kFours * 4>());
+#if RAPT_BYTE_PRODUCTS
+        if constexpr (kDigits) {
+          if (ask) (AskForRow(next[C].Row(), p.inner), ...);
+          Digits::Step(p, row, {b[C].Row()...}, digits + step * Digits::kStep);
+        } else
+#endif
+          Start(p, row, b, ask ? next : nullptr, near, sums + step * 4,
+                std::make_index_sequence<kFours * 4>());
         ((b[C].Next(), b[C].Leave()), ...);
         if (ask) ((next[C].Next(), next[C].Leave()), ...);
       }
+#if RAPT_BYTE_PRODUCTS
+      if constexpr (kDigits) Digits::Add(p, row, digits, sums);
+#endif
       Write(p, row, col, apart, steps, sums);
     }
   }
@@ -171,7 +158,7 @@ struct DotTile {
 
   template <class... V>
   static HWY_INLINE void StoreSums(float* to, V32 v0, V32 v1, V32 v2, V32 v3, V... rest) {
-#ifdef RAPT_BLOCKS_OF_FOUR
+#if RAPT_BLOCKS_OF_FOUR
     hn::Store(SumsOfFour(v0, v1, v2, v3), Four(), to);
 #else
     const F32 d;
@@ -187,7 +174,7 @@ struct DotTile {
   static HWY_INLINE void Write(const DotProduct& p, Index row, Index col, Index apart, Index steps,
                                const float* HWY_RESTRICT sums) {
     float* c = p.c + row * p.c_row + col * p.c_column;
-#ifdef RAPT_BLOCKS_OF_FOUR
+#if RAPT_BLOCKS_OF_FOUR
     if (steps == kDotSteps && col + (kColumns - 1) * apart + kDotSteps <= p.columns &&
         p.c_column == 1 && p.beta == nullptr) {
       const Four d4;
@@ -265,12 +252,48 @@ void DotColumnsOf(const DotProduct& p) {
   DotTiles<T, Number, 4>(p);
 }
 
+#if RAPT_BYTE_PRODUCTS
+// Rows that digits cannot say are multiplied as floats, each by itself.
+template <class T>
+void DotDigits(const DotProduct& p) {
+  using Rows = DigitRows<T>;
+  for (Index row = 0; row < p.rows; row += Rows::kRows) {
+    DotProduct some = p;
+    some.rows = HWY_MIN(p.rows - row, Rows::kRows);
+    some.a += row * p.a_row;
+    some.c += row * p.c_row;
+    const Rows rows(some);
+    Index held = 0;
+    for (Index r = 0; r < some.rows; ++r) held += rows.holds(r);
+    if (held > 0) {
+      DotProduct digits = some;
+      digits.a = rows.rows();
+      digits.a_row = Rows::kRow;
+      DotTiles<T, Digit, 4>(digits);
+    }
+    for (Index r = 0; r < some.rows; ++r) {
+      if (rows.holds(r)) continue;
+      DotProduct one = some;
+      one.rows = 1;
+      one.a += r * p.a_row;
+      one.c += r * p.c_row;
+      DotColumnsOf<T, float>(one);
+    }
+  }
+}
+#endif
+
 inline void DotProductOf(const DotProduct& p) {
   if (p.pairs) return DotColumnsOf<float, Pair>(p);
+#if RAPT_BYTE_PRODUCTS
+  if (p.few && p.beta == nullptr && p.inner % kPieceDepth == 0 &&
+      p.inner <= DigitRows<float>::kDepth) {
+    if (p.b.type == Type::int8) return DotDigits<std::int8_t>(p);
+    if (p.b.type == Type::int4) return DotDigits<Int4Group>(p);
+  }
+#endif
   ForType(p.b.type, [&](auto t) HWY_ATTR { DotColumnsOf<decltype(t), float>(p); });
 }
-
-#undef RAPT_BLOCKS_OF_FOUR
 
 }  // namespace rapt::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -81,6 +81,8 @@ struct DotProduct {
   float alpha;
   const float* beta;   // one value for all, or null: c is overwritten and never read
   bool pairs = false;  // a and b are of pairs: a_row and inner count them
+  bool few = false;    // rows, here and of all calls that are to agree in bits: b of int8 or int4
+                       // may be multiplied by digits of a
 };
 
 // Bytes of v that value_product reads at a time, where its tiles read pieces of rows: half of a

@@ -228,6 +228,14 @@ HWY_INLINE void PrefetchToL2(const T* row, Index x) {
   PrefetchToL2(reinterpret_cast<const char*>(row) + BytesOf<T>(x));
 }
 
+// All n elements.
+template <class T>
+HWY_INLINE void AskForRow(const T* row, Index n) {
+  constexpr Index kLine = 64;
+  for (Index byte = 0; byte < BytesOf<T>(n); byte += kLine)
+    PrefetchToL2(reinterpret_cast<const char*>(row) + byte);
+}
+
 // Calls visit(T()) for the type.
 template <class Visit>
 HWY_INLINE void ForType(Type type, const Visit& visit) {

@@ -34,8 +34,9 @@ HWY_INLINE void StoreTail(V32 v, float* to, Index n) {
   hn::StoreN(v, F32(), to, static_cast<size_t>(n));
 }
 
-// How elements are read and multiplied.
+// How elements are read and multiplied; those in digits are digit_dot-inl.h's.
 struct Pair {};
+struct Digit {};
 // Where the CPU multiplies no pairs they are for tests and for who asks for them: the body of low
 // tiles will do, and costs less to compile.
 template <class Element>

@@ -67,6 +67,9 @@ const char* refuse_of_pairs(const AttentionProblem& p, Index, const AttentionBlo
   return nullptr;
 }
 
+// Of one row, also where it is joined by others.
+bool is_single(const Task& task) { return task.cut->rows == 1; }
+
 bool in_pairs(const Task& task) { return task.cut->algorithm == &kFlashRowsPairs; }
 
 void cut(const AttentionProblem&, const AttentionPlan&, const AttentionBlocks& blocks, Cut& cut) {
@@ -134,7 +137,8 @@ void attend(const AttentionPlan& plan, const Task& task, Index rows, Index whole
        .inner = numbers,
        .alpha = 1.0f,
        .beta = nullptr,
-       .pairs = pairs});
+       .pairs = pairs,
+       .few = is_single(task)});
 
   // p[r, j] = exp(s - max)
   const bool masked = whole < n;
@@ -236,8 +240,8 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
       tasks[n++] = next;
       rows += next.rows.count;
       more = next_joined(p, plan, next);
-    } while (more && rows + next.rows.count <= kJoinedRows && attends_all(tasks[n - 1]) &&
-             attends_all(next));
+    } while (more && rows + next.rows.count <= kJoinedRows && is_single(next) == is_single(task) &&
+             attends_all(tasks[n - 1]) && attends_all(next));
     run_together(plan, {tasks, n}, buffers);
   }
 }

@@ -72,7 +72,7 @@ struct Expected {
   }
 };
 
-enum class Body { floats, pairs, matrix_tiles };
+enum class Body { floats, pairs, matrix_tiles, digits };
 
 // Whether it left a copy of b for its other tiles.
 bool tile_product(const kernels::TileKernel& tile, Index rows, Index columns, Index inner,
@@ -216,6 +216,7 @@ Stored<T> stored_as(Index rows, Index columns, Edge edge, Random& random, const 
     if (row >= 0 && row < rows) return convert(row * columns + i % columns);
     if constexpr (std::is_same_v<T, BFloat16>) return to_bf16(NAN);
     if constexpr (std::is_same_v<T, Float16>) return to_f16(NAN);
+    if constexpr (std::is_same_v<T, Int4Group>) return Int4Group{to_f16(NAN), {}};
     if constexpr (std::is_arithmetic_v<T>) return static_cast<T>(99);
   });
   tensor.seal();
@@ -230,7 +231,7 @@ Stored<T> stored_as(Index rows, Index columns, Edge edge, Random& random, const 
 
 // Small integers: each type holds them exactly.
 template <class T>
-Stored<T> stored_as(const Tensor<float>& from, Edge edge, Random& random) {
+Stored<T> stored_as(Tensor<float>& from, Edge edge, Random& random) {
   return stored_as<T>(from.extents()[0], from.extents()[1], edge, random, [&](Index i) {
     if constexpr (std::is_same_v<T, BFloat16>) return to_bf16(from[i]);
     if constexpr (std::is_same_v<T, Float16>) return to_f16(from[i]);
@@ -238,10 +239,34 @@ Stored<T> stored_as(const Tensor<float>& from, Edge edge, Random& random) {
   });
 }
 
+// Numbers of four bits; the scale of a group is a power of two, and is added to b.
+template <>
+Stored<Int4Group> stored_as(Tensor<float>& b, Edge edge, Random& random) {
+  constexpr Index kSize = Int4Group::kSize;
+  const Index rows = b.extents()[0], groups = b.extents()[1] / kSize;
+  std::vector<Int4Group> stored(static_cast<std::size_t>(rows * groups));
+  for (Index g = 0; g < rows * groups; ++g) {
+    const float scale = random.pick({0.5f, 1.0f, 4.0f});
+    Int4Group& group = stored[static_cast<std::size_t>(g)];
+    group.scale = to_f16(scale);
+    for (Index x = 0; x < kSize; ++x) {
+      float& number = b[g * kSize + x];
+      number = std::min(number, 7.0f);
+      group.nibbles[x % 16] = static_cast<std::uint8_t>(
+          group.nibbles[x % 16] | (static_cast<int>(number) + 8) << (x < 16 ? 0 : 4));
+      number *= scale;
+    }
+  }
+  b.seal();
+  return stored_as<Int4Group>(rows, groups, edge, random,
+                              [&](Index i) { return stored[static_cast<std::size_t>(i)]; });
+}
+
 template <class T>
 void check_dot_product(const kernels::Kernels& kernel, Index rows, Index columns, Index inner,
                        Random& random, Body body) {
-  const bool pairs = body != Body::floats && !std::is_same_v<T, std::int8_t>;
+  const bool pairs =
+      (body == Body::pairs || body == Body::matrix_tiles) && !std::is_same_v<T, std::int8_t>;
   const Edge edge = random.percent(50) ? Edge::end : Edge::start;
   Tensor<float> a({rows, inner}, {{}, 1, random.percent(50) ? 0 : 3, 0, 0, edge});
   Tensor<float> b({columns, inner});
@@ -281,7 +306,8 @@ void check_dot_product(const kernels::Kernels& kernel, Index rows, Index columns
            .inner = inner,
            .alpha = alpha,
            .beta = beta.empty() ? nullptr : beta.data(),
-           .pairs = pairs});
+           .pairs = pairs,
+           .few = body == Body::digits});
   expected.check();
 }
 
@@ -289,6 +315,17 @@ template <class T>
 void check_dot_product(const kernels::Kernels& kernel, std::uint64_t seed,
                        Body body = Body::floats) {
   Random random(seed);
+  if (std::is_same_v<T, Int4Group> || body == Body::digits) {
+    for (Index rows = 1; rows <= 9; ++rows) {
+      for (const Index inner : {32, 64, 128, 256, 384}) {
+        for (const Index columns : {Index{1}, random.between(2, 16), random.between(17, 70)}) {
+          check_dot_product<T>(kernel, rows, columns, inner, random, body);
+          if (testing::Test::HasFatalFailure()) return;
+        }
+      }
+    }
+    return;
+  }
   const bool digits = body == Body::matrix_tiles && std::is_same_v<T, std::int8_t>;
   for (Index rows = 1; rows <= 9; ++rows) {
     // Up to 9, and then some that fill the tiles of several columns.
@@ -320,50 +357,86 @@ TEST(DotProduct, IsExactOnIntegersForAllSizesAndTypes) {  // B5, B24
     check_dot_product<float>(*kernels, 8, Body::pairs);
     check_dot_product<float>(*kernels, 9, Body::matrix_tiles);
     check_dot_product<std::int8_t>(*kernels, 10, Body::matrix_tiles);
+    check_dot_product<std::int8_t>(*kernels, 12, Body::digits);
+    if (kernels->lanes > 16) continue;
+    check_dot_product<Int4Group>(*kernels, 13);
+    check_dot_product<Int4Group>(*kernels, 14, Body::digits);
   }
 }
 
-// Rows that matrix tiles multiply as digits, and rows that digits cannot say: each as exact as
-// floats, with the bits that it has alone.
-TEST(DotProduct, OfInt8IsAsExactAsFloatsForRowsOfAnyRange) {
-  constexpr Index kRows = 9, kColumns = 37, kInner = 150;
+// Numbers of int8 or of 4-bit groups: [rows, inner], and what they are.
+template <class T>
+struct Small {
+  std::vector<T> stored;
+  std::vector<float> numbers;
+
+  Small(Index rows, Index inner, Random& random) {
+    for (Index i = 0; i < rows * inner; ++i) {
+      if constexpr (std::is_same_v<T, Int4Group>) {
+        if (i % Int4Group::kSize == 0)
+          stored.push_back({to_f16(static_cast<float>(random.normal())), {}});
+        Int4Group& group = stored.back();
+        const Index x = i % Int4Group::kSize;
+        const int number = set(i, inner, static_cast<int>(random.between(-8, 7)));
+        group.nibbles[x % 16] =
+            static_cast<std::uint8_t>(group.nibbles[x % 16] | (number + 8) << (x < 16 ? 0 : 4));
+        numbers.push_back(to_float(group.scale) * static_cast<float>(number));
+      } else {
+        const int number = set(i, inner, static_cast<int>(random.between(-128, 127)));
+        stored.push_back(static_cast<T>(number));
+        numbers.push_back(static_cast<float>(number));
+      }
+    }
+  }
+
+  static int set(Index i, Index inner, int number) {
+    return i % inner == 7 ? 0 : i % inner == inner - 1 ? 1 : number;
+  }
+};
+
+// Rows that are multiplied as digits, and rows that digits cannot say: each as exact as floats,
+// with the bits that it has alone.
+template <class T>
+void check_any_range(Index inner, bool few) {
+  constexpr Index kRows = 9, kColumns = 37;
   Random random(11);
-  std::vector<float> a(kRows * kInner);
+  std::vector<float> a(static_cast<std::size_t>(kRows * inner));
+  const auto at = [&](Index r, Index x) -> float& {
+    return a[static_cast<std::size_t>(r * inner + x)];
+  };
   for (Index r = 0; r < kRows; ++r) {
-    for (Index x = 0; x < kInner; ++x) {
+    for (Index x = 0; x < inner; ++x) {
       float number = static_cast<float>(random.normal());
       if (r == 1) number *= std::ldexp(1.0f, static_cast<int>(random.between(-40, 40)));
       if (r == 2) number *= 1e-36f;
       if (r == 3) number *= 1e33f;
       if (r == 4) number = 0.0f;
-      a[static_cast<std::size_t>(r * kInner + x)] = number;
+      at(r, x) = number;
     }
   }
-  a[5 * kInner + 40] = NAN;
-  a[6 * kInner + 149] = std::numeric_limits<float>::infinity();
-  a[7 * kInner + 7] = 1e9f;
-  std::vector<std::int8_t> b(kColumns * kInner);
-  for (std::int8_t& number : b) number = static_cast<std::int8_t>(random.between(-128, 127));
-  for (Index j = 0; j < kColumns; ++j) {
-    b[static_cast<std::size_t>(j * kInner + 7)] = 0;  // the largest of row 7 counts for nothing
-    b[static_cast<std::size_t>(j * kInner + 149)] = 1;
-  }
+  at(5, 40) = NAN;
+  at(6, inner - 1) = std::numeric_limits<float>::infinity();  // times 1
+  at(7, 7) = 1e9f;                                            // the largest, times 0
+  const Small<T> b(kColumns, inner, random);
   for (const kernels::Kernels* kernels : all_targets()) {
+    if (std::is_same_v<T, Int4Group> && kernels->lanes > 16) continue;
     for (auto product : {kernels->dot_product, kernels->emulated_dot_product}) {
       const auto multiply = [&](Index row, Index rows) {
         std::vector<float> c(static_cast<std::size_t>(rows * kColumns));
-        product({.a = a.data() + row * kInner,
-                 .a_row = kInner,
-                 .b = {reinterpret_cast<const std::byte*>(b.data()), kInner, Type::int8},
+        product({.a = a.data() + row * inner,
+                 .a_row = inner,
+                 .b = {reinterpret_cast<const std::byte*>(b.stored.data()),
+                       static_cast<Index>(b.stored.size() * sizeof(T)) / kColumns, type_of<T>()},
                  .b_scale = nullptr,
                  .c = c.data(),
                  .c_row = kColumns,
                  .c_column = 1,
                  .rows = rows,
                  .columns = kColumns,
-                 .inner = kInner,
+                 .inner = inner,
                  .alpha = 1.0f,
-                 .beta = nullptr});
+                 .beta = nullptr,
+                 .few = few});
         return c;
       };
       const std::vector<float> all = multiply(0, kRows);
@@ -371,9 +444,9 @@ TEST(DotProduct, OfInt8IsAsExactAsFloatsForRowsOfAnyRange) {
         const std::vector<float> alone = multiply(r, 1);
         for (Index j = 0; j < kColumns; ++j) {
           double sum = 0, magnitude = 0;
-          for (Index x = 0; x < kInner; ++x) {
-            const double term = static_cast<double>(a[static_cast<std::size_t>(r * kInner + x)]) *
-                                b[static_cast<std::size_t>(j * kInner + x)];
+          for (Index x = 0; x < inner; ++x) {
+            const double term =
+                static_cast<double>(at(r, x)) * b.numbers[static_cast<std::size_t>(j * inner + x)];
             sum += term;
             magnitude += std::abs(term);
           }
@@ -382,7 +455,7 @@ TEST(DotProduct, OfInt8IsAsExactAsFloatsForRowsOfAnyRange) {
           ASSERT_EQ(std::bit_cast<std::uint32_t>(c),
                     std::bit_cast<std::uint32_t>(alone[static_cast<std::size_t>(j)]));
           if (std::isfinite(sum)) {
-            ASSERT_LE(std::abs(c - sum), sum_error(kInner) * magnitude);
+            ASSERT_LE(std::abs(c - sum), sum_error(inner) * magnitude);
           } else {
             ASSERT_TRUE(std::isnan(sum) ? std::isnan(c) : c == static_cast<float>(sum));
           }
@@ -390,6 +463,16 @@ TEST(DotProduct, OfInt8IsAsExactAsFloatsForRowsOfAnyRange) {
       }
     }
   }
+}
+
+TEST(DotProduct, OfInt8IsAsExactAsFloatsForRowsOfAnyRange) {
+  check_any_range<std::int8_t>(150, false);
+  check_any_range<std::int8_t>(128, true);
+  check_any_range<std::int8_t>(256, true);
+}
+TEST(DotProduct, OfInt4IsAsExactAsFloatsForRowsOfAnyRange) {
+  check_any_range<Int4Group>(128, true);
+  check_any_range<Int4Group>(256, true);
 }
 
 // Each row as pairs of neighbours, which take half of it: what lies behind is NaN.

@@ -126,10 +126,12 @@ TEST(SameBits, OfABatchElementAloneAndInItsBatch) {  // B26
 }
 
 // Ten sequences whose first pages are the same, longer than one wave of partial results holds: read
-// once for all, or by each alone.
-TEST(SameBits, OfSequencesThatShareTheirFirstPages) {
-  constexpr std::int64_t kSequences = 10, kKvHeads = 2, kGroup = 4, kQueries = 2, kPage = 16,
-                         kShared = 1000, kOwn = 3, kDepthK = 16, kDepthV = 256;
+// once for all, or by each alone. A row of k is depth_k / size elements.
+template <class T>
+void check_shared_pages(std::int64_t group, std::int64_t queries, std::int64_t depth_k,
+                        std::int64_t size, const std::function<T(Random&)>& element) {
+  constexpr std::int64_t kSequences = 10, kKvHeads = 2, kPage = 16, kShared = 1000, kOwn = 3,
+                         kDepthV = 256;
   const std::int64_t pages = kShared + kSequences * kOwn;
   const auto fill = [](std::int64_t n, std::uint64_t seed) {
     Random random(seed);
@@ -137,9 +139,13 @@ TEST(SameBits, OfSequencesThatShareTheirFirstPages) {
     for (float& x : values) x = random.normal();
     return values;
   };
-  const std::vector<float> q = fill(kSequences * kKvHeads * kGroup * kQueries * kDepthK, 1),
-                           k = fill(pages * kKvHeads * kPage * kDepthK, 2),
+  const std::vector<float> q = fill(kSequences * kKvHeads * group * queries * depth_k, 1),
                            v = fill(pages * kKvHeads * kPage * kDepthV, 3);
+  Random random(2);
+  std::vector<T> k(static_cast<std::size_t>(pages * kKvHeads * kPage * depth_k / size));
+  for (T& x : k) x = element(random);
+  const View<const T, KvHead, Key, DepthK> k_view(k.data(),
+                                                  {pages, kKvHeads, kPage, depth_k / size});
   std::vector<std::int32_t> table, lengths;
   for (std::int64_t b = 0; b < kSequences; ++b) {
     for (std::int64_t n = 0; n < kShared; ++n)  // two neighbours differ early
@@ -148,17 +154,16 @@ TEST(SameBits, OfSequencesThatShareTheirFirstPages) {
       table.push_back(static_cast<std::int32_t>(kShared + b * kOwn + n));
     lengths.push_back(static_cast<std::int32_t>((kShared + kOwn) * kPage - 5 * b));
   }
-  const std::int64_t row = kKvHeads * kGroup * kQueries;
+  const std::int64_t row = kKvHeads * group * queries;
   const auto run = [&](std::int64_t first, std::int64_t count, std::vector<float>& out) {
     AttentionOptions options;
     options.causal = true;
     options.block_table = {table.data() + first * (kShared + kOwn), {count, kShared + kOwn}};
     options.kv_lengths = {lengths.data() + first, {count}};
     attention(
-        QView(q.data() + first * row * kDepthK, {count, kKvHeads * kGroup, kQueries, kDepthK}),
-        KView(k.data(), {pages, kKvHeads, kPage, kDepthK}),
-        VView(v.data(), {pages, kKvHeads, kPage, kDepthV}),
-        OutView(out.data() + first * row * kDepthV, {count, kKvHeads * kGroup, kQueries, kDepthV}),
+        QView(q.data() + first * row * depth_k, {count, kKvHeads * group, queries, depth_k}),
+        AnyK(k_view), VView(v.data(), {pages, kKvHeads, kPage, kDepthV}),
+        OutView(out.data() + first * row * kDepthV, {count, kKvHeads * group, queries, kDepthV}),
         options);
   };
   const Blocks blocks = few_keys_rows(16);
@@ -168,6 +173,18 @@ TEST(SameBits, OfSequencesThatShareTheirFirstPages) {
   run(0, kSequences, together);
   for (std::int64_t b = 0; b < kSequences; ++b) run(b, 1, alone);
   EXPECT_TRUE(same_bits(together, alone));
+}
+
+TEST(SameBits, OfSequencesThatShareTheirFirstPages) {
+  check_shared_pages<float>(4, 2, 16, 1, [](Random& random) { return random.normal(); });
+}
+// Rows that would be multiplied as digits, each by itself.
+TEST(SameBits, OfSingleRowsThatShareTheirFirstPagesOfInt4) {
+  check_shared_pages<Int4Group>(1, 1, 128, Int4Group::kSize, [](Random& random) {
+    Int4Group group{to_f16(random.normal()), {}};
+    for (std::uint8_t& two : group.nibbles) two = static_cast<std::uint8_t>(random.between(0, 255));
+    return group;
+  });
 }
 
 TEST(SameBits, OfARowWhoseNeighboursAttendSomethingElse) {
