@@ -153,7 +153,8 @@ inline bool AllOnes(const float* beta, Index n) {
   return i == n;
 }
 
-// Tiles read rows of a along k. Where they lie side by side, the other body takes them.
+// Tiles read rows of a along k. Where they lie side by side, the other body takes them. The next
+// rows are not asked for: it would take longer than reading them when they are packed.
 template <class Tiles, int kRows, int kVectors>
 void MatrixProductOf(const TileProduct& p) {
   if (p.a_row == 1) return TileProductOf<kRows, kVectors, Pair>(p);
@@ -161,17 +162,13 @@ void MatrixProductOf(const TileProduct& p) {
   constexpr Index kBlock = 2 * kMatrixRows;
   const Index whole = p.rows / kBlock, rest = p.rows % kBlock;
   if (p.rows == 0) return;
-  const AskForNext ask(p, whole + (rest > 0));
   const bool adds = AllOnes(p.beta, p.columns);
   const Index all_columns = kVectors * Lanes();
   for (Index column = 0; column < p.columns; column += kBlock) {
     const Index columns = HWY_MIN(kBlock, all_columns - column);
     const auto blocks = [&](Index first, Index count, Index rows) {
       MatrixBlocks<Tiles> block(p, rows, columns, adds);
-      for (Index i = first; i < first + count; ++i) {
-        if (column == 0) ask.Beside(i);
-        block.Run(i * kBlock, column);
-      }
+      for (Index i = first; i < first + count; ++i) block.Run(i * kBlock, column);
     };
     if (whole > 0) blocks(0, whole, kBlock);
     if (rest > 0) blocks(whole, 1, rest);

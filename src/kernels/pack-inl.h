@@ -9,6 +9,8 @@
 #define RAPT_KERNELS_PACK_INL_H_
 #endif
 
+#include "kernels/features.hpp"
+
 HWY_BEFORE_NAMESPACE();
 namespace rapt::kernels::HWY_NAMESPACE {
 
@@ -130,12 +132,14 @@ inline void PackPairsOf(const PackPairs& p) {
   };
   const hn::RebindToUnsigned<F32> d;
   const Index n = Lanes();
-  constexpr Index kAhead = 8, kLine = 64;
+  constexpr Index kAhead = 8, kLine = 64, kFirstLines = 4;
+  // Intel's prefetchers follow a row whose first lines are asked for, and hold more requests.
+  Index asked = BytesOf<BFloat16>(p.columns);
+  if (is_intel()) asked = HWY_MIN(asked, kFirstLines * kLine);
   for (Index i = 0; i < p.rows; i += 2) {
     for (Index row = i + kAhead; row < HWY_MIN(i + kAhead + 2, p.rows); ++row) {
       const char* ahead = reinterpret_cast<const char*>(row_at(row));
-      for (Index byte = 0; byte < BytesOf<BFloat16>(p.columns); byte += kLine)
-        PrefetchToL2(ahead + byte);
+      for (Index byte = 0; byte < asked; byte += kLine) PrefetchToL2(ahead + byte);
     }
     float* to = p.panels + i / 2 * p.panel_columns;
     for (Index begin = 0; begin < p.columns; begin += p.panel_columns, to += p.apart) {
