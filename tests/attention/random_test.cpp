@@ -48,5 +48,21 @@ TEST(AttentionRandom, AgreesWithTheReferenceInManyBlocks) {
       agrees_with({few_keys_lanes(16, 2), few_keys_rows(16)}));
 }
 
+// A new token of each sequence, and keys that are multiplied as bytes.
+TEST(AttentionRandom, SingleRowsOfQuantizedKeysAgreeWithTheReference) {
+  for_each_case(
+      Seeds(4, cases(400)),
+      [](std::uint64_t seed) {
+        AttentionCase c = AttentionCase::random(seed, 60);
+        c.heads = c.kv_heads;
+        c.seq_q = 1;
+        c.d_k = seed % 3 == 0 ? 256 : 128;
+        c.k_type = seed % 2 == 0 ? Type::int8 : Type::int4;
+        c.round_weights = RoundWeights::where_native;
+        return c;
+      },
+      agrees_with({few_keys_rows(16), few_keys_rows(64, 2)}));
+}
+
 }  // namespace
 }  // namespace rapt::tests
