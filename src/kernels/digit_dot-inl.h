@@ -133,8 +133,8 @@ class DigitRows {
     return hn::SumOfMulQuadAccumulate(I32(), keys, hn::BitCast(d8, Vector(piece, 2 * i + kHalf)),
                                       sum);
   }
-  // The higher of two digits, those of 2 i, begins to be summed here, and the lower one here, the
-  // sums of the higher one done. The latter is 2^8 sum + 8 bits.
+  // Where the sums of digit 2 i + 1 begin; and those of digit 2 i, from what the former came to:
+  // 2^8 times that, and 8 bits.
   static HWY_INLINE hn::Vec<I32> Higher(const float* piece, Index i) {
     return Vector(piece, kStarts + 2 * i);
   }
@@ -182,9 +182,7 @@ struct DigitTile {
       if constexpr (std::is_same_v<T, Int4Group>) {
         scales = ScalesOf(b, x);
         // 0 times a scale that is not finite is NaN, also where numbers are added first.
-        if (x == 0) {
-          for (V32& sum : sums) sum = hn::Mul(scales, sum);
-        }
+        for (V32& sum : sums) sum = hn::MulAdd(scales, hn::Zero(d), sum);
       }
       for (Index r = 0; r < kRows; ++r) {
         const float* q = p.a + (row + r) * p.a_row + x / kPieceDepth * Rows::kPiece;
@@ -220,7 +218,7 @@ struct DigitTile {
         }
       }
     }
-    for (int r = 0; r < kRows; ++r) hn::Store(sums[r], d, to + r * Rows::kLanes);
+    for (Index r = 0; r < kRows; ++r) hn::Store(sums[r], d, to + r * Rows::kLanes);
   }
 
   // to[row, step, key], of what steps left one behind the other

@@ -374,7 +374,9 @@ struct Small {
     for (Index i = 0; i < rows * inner; ++i) {
       if constexpr (std::is_same_v<T, Int4Group>) {
         if (i % Int4Group::kSize == 0)
-          stored.push_back({to_f16(static_cast<float>(random.normal())), {}});
+          stored.push_back({random.percent(2) ? to_f16(std::numeric_limits<float>::infinity())
+                                              : to_f16(static_cast<float>(random.normal())),
+                            {}});
         Int4Group& group = stored.back();
         const Index x = i % Int4Group::kSize;
         const int number = set(i, inner, static_cast<int>(random.between(-8, 7)));
