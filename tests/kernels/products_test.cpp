@@ -454,8 +454,10 @@ void check_any_range(Index inner, bool few) {
           }
           const float c = all[static_cast<std::size_t>(r * kColumns + j)];
           SCOPED_TRACE(std::string(kernels->target) + " row " + std::to_string(r));
-          ASSERT_EQ(std::bit_cast<std::uint32_t>(c),
-                    std::bit_cast<std::uint32_t>(alone[static_cast<std::size_t>(j)]));
+          const float same = alone[static_cast<std::size_t>(j)];
+          // Of two NaN that are added, which one stays is the compiler's choice.
+          ASSERT_TRUE(std::bit_cast<std::uint32_t>(c) == std::bit_cast<std::uint32_t>(same) ||
+                      (std::isnan(c) && std::isnan(same)));
           if (std::isfinite(sum)) {
             ASSERT_LE(std::abs(c - sum), sum_error(inner) * magnitude);
           } else {
