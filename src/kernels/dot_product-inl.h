@@ -258,10 +258,7 @@ template <class T>
 void DotDigits(const DotProduct& p) {
   using Rows = DigitRows<T>;
   for (Index row = 0; row < p.rows; row += Rows::kRows) {
-    DotProduct some = p;
-    some.rows = HWY_MIN(p.rows - row, Rows::kRows);
-    some.a += row * p.a_row;
-    some.c += row * p.c_row;
+    const DotProduct some = p.part(row, HWY_MIN(p.rows - row, Rows::kRows));
     const Rows rows(some);
     Index held = 0;
     for (Index r = 0; r < some.rows; ++r) held += rows.holds(r);
@@ -272,12 +269,7 @@ void DotDigits(const DotProduct& p) {
       DotTiles<T, Digit, 4>(digits);
     }
     for (Index r = 0; r < some.rows; ++r) {
-      if (rows.holds(r)) continue;
-      DotProduct one = some;
-      one.rows = 1;
-      one.a += r * p.a_row;
-      one.c += r * p.c_row;
-      DotColumnsOf<T, float>(one);
+      if (!rows.holds(r)) DotColumnsOf<T, float>(some.part(r, 1));
     }
   }
 }

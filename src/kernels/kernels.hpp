@@ -83,6 +83,15 @@ struct DotProduct {
   bool pairs = false;  // a and b are of pairs: a_row and inner count them
   bool few = false;    // rows, here and of all calls that are to agree in bits: b of int8 or int4
                        // may be multiplied by digits of a
+
+  // Rows [first, first + n) of it.
+  DotProduct part(Index first, Index n) const {
+    DotProduct some = *this;
+    some.a += first * a_row;
+    some.c += first * c_row;
+    some.rows = n;
+    return some;
+  }
 };
 
 // Bytes of v that value_product reads at a time, where its tiles read pieces of rows: half of a

@@ -144,22 +144,15 @@ void MatrixDots(const DotProduct& p) {
   Index x = 0;
   do {  // once at least: c = beta * c
     for (Index row = 0; row < p.rows; row += Query::kRows) {
-      DotProduct some = p;
-      some.rows = HWY_MIN(p.rows - row, Query::kRows);
+      DotProduct some = p.part(row, HWY_MIN(p.rows - row, Query::kRows));
       some.inner = HWY_MIN(p.inner - x, Query::kMost);
-      some.a += row * p.a_row + x;
+      some.a += x;
       some.b.first += x * Query::kBytes;
-      some.c += row * p.c_row;
       if (x > 0) some.beta = &kOne;
       MatrixDot<Tiles, Query> dot(some);
       dot.Run();
       for (Index r = 0; r < some.rows; ++r) {
-        if (dot.holds(r)) continue;
-        DotProduct one = some;
-        one.rows = 1;
-        one.a += r * p.a_row;
-        one.c += r * p.c_row;
-        CompiledDotProduct(one);
+        if (!dot.holds(r)) CompiledDotProduct(some.part(r, 1));
       }
     }
     x += Query::kMost;
