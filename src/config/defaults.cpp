@@ -73,14 +73,12 @@ GemmRow default_gemm_row(const Caches& caches, Registers registers) {
   // percent: 1024 deep, most products have one.
   row.block_k = 1024;
 
-  // L2: the block of a [block_m, block_k] fills half, and is read once for every panel of b. But at
-  // least 120 rows, or panels pass too often (Zen 3, whose L2 has 512 KiB).
-  row.block_m = fit(caches.l2 / 2, row.block_k * kFloat, mr, 120, 512);
+  // L2: a task's share of b [block_k, block_n] fills half, and every panel of a passes over it,
+  // read from L3 once: few panels of b would not hide that.
+  row.block_n = fit(caches.l2 / 2, row.block_k * kFloat, nr, 64, 1024);
 
-  // A task's share of b [block_k, block_n] comes from L3 or memory and is packed; wide enough that
-  // a's block, too, is read from there seldom, narrow enough that a product of 2048 columns makes
-  // tasks.
-  row.block_n = fit(caches.l3 / 4, row.block_k * kFloat, nr, nr, 1024);
+  // That share is packed anew for each block of rows: of so many, in 1 % of the time.
+  row.block_m = 4096 / mr * mr;
 
   // Measured: packing b costs 10 % with 64 rows, and more where b comes from memory. A panel of 256
   // bytes is read in place as fast as if it were packed; narrower ones lose soon.

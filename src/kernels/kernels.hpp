@@ -23,6 +23,14 @@ struct NextRows {
   Index rows = 0, row_bytes = 0;
 };
 
+// The share of part `number` of `parts` in asking for rows.
+inline NextRows share_of(NextRows rows, Index number, Index parts) {
+  const Index first = rows.rows * number / parts;
+  rows.rows = rows.rows * (number + 1) / parts - first;
+  if (rows.first != nullptr) rows.first += first * rows.stride;
+  return rows;
+}
+
 // c[r, col] = alpha * sum_x a[r, x] b[x, col] + beta[col] * c[r, col]
 struct TileProduct {
   const float* a;  // a[r * a_row + x * a_inner]; one of the two strides is 1 on the fast paths
@@ -37,6 +45,11 @@ struct TileProduct {
   float alpha;
   const float* beta;  // [NR], or null: c is overwritten and never read
   NextRows next[2]{};
+  // Of a packed a, the next tile, or null. Then c may have the columns of several panels of b,
+  // b_apart floats from one to the next; after each few steps of inner a line is asked for, of all
+  // from `soon` on, soon_step bytes apart.
+  const std::byte* soon = nullptr;
+  Index soon_step = 0, b_apart = 0;
   // [inner, NR] of floats, or null: there the first tile, of several, leaves b for the others. It
   // has its vectors in registers, and they would read them from many pages, each in two lines.
   float* b_copy = nullptr;
@@ -234,7 +247,9 @@ struct TileKernel {
   void (*emulated_pair_product)(const TileProduct&);
 };
 
+inline constexpr Index kSoonSteps = 4;  // of inner, from line to line of TileProduct::soon
 inline constexpr int kMaxTiles = 5;
+inline constexpr int kMaxRows = 32;  // of a register tile
 inline constexpr int kMaxColumns =
     8 * 64;  // NR of the widest tile on the longest vector that we take
 

@@ -57,8 +57,55 @@ HWY_INLINE void TransposeInBlocks(V32& v0, V32& v1, V32& v2, V32& v3) {
 }
 #endif
 
+#ifdef RAPT_BLOCK_TRANSPOSE
+// Block i at to + i * apart.
+template <class D>
+HWY_INLINE void StoreBlocksApart(D d, hn::Vec<D> v, float* to, Index apart) {
+  if constexpr (hn::MaxLanes(D()) == 4) {
+    hn::StoreU(v, d, to);
+  } else {
+    const hn::Half<D> half;
+    StoreBlocksApart(half, hn::LowerHalf(half, v), to, apart);
+    StoreBlocksApart(half, hn::UpperHalf(half, v), to + hn::MaxLanes(half) / 4 * apart, apart);
+  }
+}
+
+// Panels that are no whole vectors, of four rows at least: lanes hold x, and a block is the same
+// column of four rows, of which the last ones may be stored twice. Returns the first column that is
+// left.
+inline Index PackNarrow(const PackRows& p) {
+  const F32 d;
+  constexpr Index n = hn::MaxLanes(F32());
+  const Index row = p.panel_row;
+  Index x = 0;
+  for (; x + n <= p.length; x += n) {
+    for (Index four = 0; four < p.rows; four += 4) {
+      const Index r = HWY_MIN(four, p.rows - 4);
+      const float* const* source = p.source + r;
+      V32 v0 = hn::LoadU(d, source[0] + x), v1 = hn::LoadU(d, source[1] + x);
+      V32 v2 = hn::LoadU(d, source[2] + x), v3 = hn::LoadU(d, source[3] + x);
+      TransposeInBlocks(v0, v1, v2, v3);
+      float* to = p.panel + x * row + r;
+      StoreBlocksApart(d, v0, to, 4 * row);
+      StoreBlocksApart(d, v1, to + row, 4 * row);
+      StoreBlocksApart(d, v2, to + 2 * row, 4 * row);
+      StoreBlocksApart(d, v3, to + 3 * row, 4 * row);
+    }
+  }
+  return x;
+}
+#endif
+
 inline void PackRowsOf(const PackRows& p) {
   const Index n = Lanes();
+#ifdef RAPT_BLOCK_TRANSPOSE
+  if (p.stride == 1 && p.columns == p.rows && p.columns % n != 0 && p.rows >= 4) {
+    for (Index x = PackNarrow(p); x < p.length; ++x) {
+      for (Index r = 0; r < p.rows; ++r) p.panel[x * p.panel_row + r] = p.source[r][x];
+    }
+    return;
+  }
+#endif
   for (Index r = 0; r < p.columns; r += n) {
     Index x = 0;
 #ifdef RAPT_BLOCK_TRANSPOSE
@@ -79,7 +126,7 @@ inline void PackRowsOf(const PackRows& p) {
 #endif
     for (; x < p.length; ++x) {
       float* to = p.panel + x * p.panel_row;
-      for (Index lane = r; lane < r + n; ++lane)
+      for (Index lane = r; lane < HWY_MIN(r + n, p.columns); ++lane)
         to[lane] = lane < p.rows ? p.source[lane][x * p.stride] : 0.0f;
     }
   }

@@ -36,8 +36,8 @@ inline HWY_NOINLINE void Scatter(const TileProduct& p, const float* tile, Index 
   }
 }
 
-// What a tile does for b beside reading it: it asks for rows to come, and leaves the vectors that
-// it has in registers in p.b_copy.
+// What a tile does for b beside reading it: it asks for rows to come (and for p.soon, where a is
+// packed, too), and leaves the vectors that it has in registers in p.b_copy.
 enum class ForB { kNothing, kAsks, kAsksAndCopies };
 
 template <int kRows, int kVectors, Rows kLayout, class Element, ForB kForB = ForB::kNothing>
@@ -65,9 +65,9 @@ struct RegisterTile {
     const F32 d;
     const size_t n = hn::Lanes(d);
     const Index a_row = kLayout == Rows::kAdjacent ? 1 : p.a_row;
-    const Index a_inner = kLayout == Rows::kAdjacent ? p.a_inner : 1;
-    const Index b_inner = p.b_inner, inner = p.inner;
-    for (Index x = 0; x < inner; ++x) {
+    const Index a_inner = kPacked ? kRows : kLayout == Rows::kAdjacent ? p.a_inner : 1;
+    const Index b_inner = kPacked ? static_cast<Index>(kV * n) : p.b_inner, inner = p.inner;
+    const auto step = [&]() HWY_ATTR __attribute__((always_inline)) {
       if constexpr (kForB != ForB::kNothing) Ask(b + kRowsAhead * b_inner);
       if constexpr (kForB == ForB::kAsksAndCopies) {
         for (size_t v = 0; v < kV; ++v) hn::StoreU(hn::LoadU(d, b + v * n), d, b_copy + v * n);
@@ -79,16 +79,33 @@ struct RegisterTile {
        ...);
       a += a_inner;
       b += b_inner;
+    };
+    Index x = 0;
+    if constexpr (kPacked) {
+      const std::byte* soon = p.soon;
+      for (; x + kSoonSteps <= inner; x += kSoonSteps) {
+        PrefetchToL2(soon);
+        soon += p.soon_step;
+        for (Index i = 0; i < kSoonSteps; ++i) {
+          step();
+          asm("" : "+r"(a), "+r"(b));  // or loads of all steps come first, and registers are short
+        }
+      }
     }
+    for (; x < inner; ++x) step();
     Finish(p, c, indices, acc...);
   }
+
+  // Both packed: b's rows begin with a line.
+  static constexpr bool kPacked = kLayout == Rows::kAdjacent && kForB == ForB::kAsks;
 
   // Few rows ahead, as those of a matrix may share a set of L1; with the line in which the last
   // vector may end. A prefetch of what is not there does nothing.
   static constexpr Index kRowsAhead = 6;
   static HWY_INLINE void Ask(const float* row) {
     constexpr size_t kLine = 64 / sizeof(float);
-    for (size_t i = 0; i <= kV * hn::Lanes(F32()); i += kLine) PrefetchToRead(row + i);
+    const size_t end = kV * hn::Lanes(F32()) + !kPacked;
+    for (size_t i = 0; i < end; i += kLine) PrefetchToRead(row + i);
   }
 
   // c = alpha * acc + beta * c
@@ -269,8 +286,37 @@ HWY_INLINE void CopyThenAllRows(TileProduct p) {
 }
 
 template <int kMost, int kVectors, class Element>
+void TileProductOf(const TileProduct& p);
+
+// One tile of a, packed, and panels of b.
+template <int kMaxRows, int kVectors>
+void PackedTiles(const TileProduct& p) {
+  const Index n = kVectors * Lanes(), panels = (p.columns + n - 1) / n;
+  constexpr Index kLine = 64 / sizeof(float);
+  TileProduct one = p;
+  for (Index panel = 0; panel < panels; ++panel) {
+    one.columns = HWY_MIN(n, p.columns - panel * n);
+    if (p.rows == kMaxRows && p.a_inner == kMaxRows) {
+      for (Index r = 0; r < kMaxRows; ++r) {
+        for (Index i = 0; i < n; i += kLine) PrefetchToWrite(one.c + r * p.c_row + i * p.c_column);
+      }
+      RegisterTile<kMaxRows, kVectors, Rows::kAdjacent, float, ForB::kAsks>::Run(one, p.a, one.c);
+      one.soon += p.inner / kSoonSteps * p.soon_step;
+    } else {
+      one.soon = nullptr;
+      TileProductOf<kMaxRows, kVectors, float>(one);
+    }
+    one.b += p.b_apart;
+    one.c += n * p.c_column;
+  }
+}
+
+template <int kMost, int kVectors, class Element>
 void TileProductOf(const TileProduct& p) {
   constexpr int kMaxRows = kLowTiles<Element> ? HWY_MIN(kMost, 2) : kMost;
+  if constexpr (std::is_same_v<Element, float>) {
+    if (p.soon != nullptr) return PackedTiles<kMaxRows, kVectors>(p);
+  }
   if constexpr (RAPT_PAIRED_ROWS && std::is_same_v<Element, float>) {
     // As many accumulators, for one vector of columns. Fewer rows would leave too few.
     constexpr int kRows = kMaxRows * kVectors / 2 * 2;

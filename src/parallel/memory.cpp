@@ -12,6 +12,10 @@
 
 #include "rapt/error.hpp"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 namespace rapt {
 namespace {
 
@@ -44,7 +48,22 @@ namespace {
 using kernels::Index;
 
 constexpr Index kKept = Index{1} << 25;  // 128 MiB
-constexpr std::align_val_t kLine{64};
+constexpr std::align_val_t kLine{64}, kHugePage{std::size_t{2} << 20};
+
+// What is read again and again takes a huge page, if the system has some: tiles that stream through
+// small ones wait for the TLB.
+std::align_val_t alignment_of(std::size_t bytes) {
+  return bytes >= 2 * static_cast<std::size_t>(kHugePage) ? kHugePage : kLine;
+}
+
+void* new_memory(std::size_t bytes) {
+  const std::align_val_t alignment = alignment_of(bytes);
+  void* const memory = ::operator new(bytes, alignment);
+#ifdef __linux__
+  if (alignment == kHugePage) (void)madvise(memory, bytes, MADV_HUGEPAGE);  // may be refused
+#endif
+  return memory;
+}
 
 // What the thread keeps. A call that comes after a thread's destructors finds nothing.
 thread_local bool kept_is_gone = false;
@@ -66,7 +85,7 @@ Block::Block(Index floats) : from_(current.load()), floats_(floats) {
   const std::size_t bytes = bytes_of(floats);
   if (bytes == 0) return;
   void* const memory =
-      from_ == nullptr ? ::operator new(bytes, kLine) : from_->allocate(from_->context, bytes);
+      from_ == nullptr ? new_memory(bytes) : from_->allocate(from_->context, bytes);
   if (memory == nullptr) throw std::bad_alloc();
   const auto beyond = reinterpret_cast<std::uintptr_t>(memory) % static_cast<std::size_t>(kLine);
   if (beyond != 0) {
@@ -80,7 +99,7 @@ Block::Block(Index floats) : from_(current.load()), floats_(floats) {
 Block::~Block() {
   if (data_ == nullptr) return;
   if (from_ == nullptr) {
-    ::operator delete(data_, kLine);
+    ::operator delete(data_, alignment_of(bytes_of(floats_)));
   } else {
     from_->deallocate(from_->context, data_, bytes_of(floats_));
   }

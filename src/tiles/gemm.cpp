@@ -32,7 +32,8 @@ void cut_evenly(Index n, Index step, bool any, Index& block, Index& count) {
 
 }  // namespace
 
-void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step) {
+void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step,
+                Index many_rows) {
   const GemmProblem& p = plan.problem;
   // To read an element of b takes as long as to multiply it by some rows.
   constexpr Index kReading = 4;
@@ -45,12 +46,12 @@ void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, In
   plan.column_blocks = blocks(p.n, block_n);
   while (static_cast<double>(plan.row_blocks * plan.column_blocks * p.batch.size) < wanted) {
     const Index m_each = p.m / plan.row_blocks, n_each = p.n / plan.column_blocks;
-    const bool rows = m_each >= 2 * row_step, columns = n_each > column_step;
+    const bool rows = m_each >= 2 * std::max(row_step, many_rows), columns = n_each > column_step;
     if (!rows && !columns) break;
-    const bool split_rows = !columns || (rows && m_each >= n_each);
+    const bool split_rows = !columns || (rows && many_rows == 0 && m_each >= n_each);
     (split_rows ? plan.row_blocks : plan.column_blocks) *= 2;
   }
-  cut_evenly(p.m, row_step, true, plan.block_m, plan.row_blocks);
+  cut_evenly(p.m, row_step, many_rows == 0, plan.block_m, plan.row_blocks);
   cut_evenly(p.n, column_step, false, plan.block_n, plan.column_blocks);
   plan.units = p.batch.size * plan.column_blocks;
   plan.wave_units = plan.units;

@@ -102,8 +102,11 @@ inline const std::byte* place_b(const GemmProblem& p, const GemmBlock& block) {
 
 // Cuts c into blocks of at most block_m x block_n, in multiples of the tile where that makes no
 // fewer, of nearly equal size, and small enough that there is work for many: at least 16 blocks
-// where each keeps the work of a million multiplications, two from a quarter of that.
-void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step);
+// where each keeps the work of a million multiplications, two from a quarter of that. Where rows
+// cost a packed b for each block of them, blocks have at least many_rows and whole row_steps, and
+// columns are cut first.
+void cut_blocks(GemmPlan& plan, Index block_m, Index block_n, Index row_step, Index column_step,
+                Index many_rows = 0);
 
 // Cuts k into slices of nearly equal depth, at most block_k. The same for every algorithm that sums
 // floats along k in order, so that they give the same bits and the choice between them may look at

@@ -1,13 +1,12 @@
-// gemm_packed: the general product, blocked after Goto. b is packed into panels [k, NR] that the
-// register tile streams through; a is read in place, or copied once where its rows would evict each
-// other or are not floats; a panel's slice [block_k, NR] stays in L1 while block_m rows of a pass
-// by. gemm_pairs is the same of pairs of bf16, with half as many steps of k.
+// gemm_packed: the general product, blocked after Goto. b is packed into panels [k, NR], of which a
+// slice [block_k, block_n] stays in L2; a into panels [k, MR], one of which passes over all of them
+// while the next one is asked for. gemm_pairs is the same of pairs of bf16, with half as many steps
+// of k; there a block of rows of a, in place, passes over panels of b, and where there are several,
+// b is packed ahead.
 //
-//   pack:  panels of b for each unit of the wave, where several blocks of rows will use them;
-//          rows of a for each batch element of the wave
-//   run:   for each slice of k:  for each panel:  c[block_m, NR] += a[block_m, slice] panel[slice,
-//   NR]
-//          where there is one block of rows, a panel's slice is packed just before its only use
+//   pack:  panels of a for each batch element of the wave
+//   run:   for each slice of k:  pack b[slice, block_n]
+//            for each panel of a:  for each panel of b:  c[MR, NR] += a[MR, slice] b[slice, NR]
 #include <algorithm>
 
 #include "tiles/gemm.hpp"
@@ -19,33 +18,58 @@ namespace {
 
 constexpr Index kWaveFloats = Index{16} << 20;  // 64 MiB of packed operands at most, or one unit
 
-// Panels that are packed at a time: b's rows may lie in a page each, so a visit should be long. But
-// all must stay in L2.
-Index group(const GemmPlan& plan) {
+// Columns of b that are packed at a time: b's rows may lie in a page each, so a visit should be
+// long. But all must stay in L2.
+Index group_columns(const GemmPlan& plan) {
   constexpr Index kPanels = 8, kColumns = 256;
-  return std::clamp<Index>(kColumns / plan.tile->columns, 1, kPanels);
+  const Index columns = plan.tile->columns;
+  const Index most =
+      plan.pairs ? std::clamp<Index>(kColumns / columns, 1, kPanels) * columns : plan.block_n;
+  return std::min(most, (plan.block_n + columns - 1) / columns * columns);
 }
 constexpr Index kPad = 16;  // floats between them, so that they do not meet in one cache set
 
 // Floats from panel to panel of those that are packed at a time, for one slice.
 Index panel_floats(const GemmPlan& plan) { return plan.block_k * plan.tile->columns + kPad; }
 
-// Whether panels are packed for the whole wave, before its products.
-bool packs_ahead(const GemmPlan& plan) { return plan.row_blocks > 1; }
+// Whether b is packed for the whole wave, before its products.
+bool packs_b_ahead(const GemmPlan& plan) { return plan.pairs && plan.row_blocks > 1; }
 
-// The shared workspace: packed b [wave_units, unit_floats], then copies of a [batch elements, m,
-// copy_row(k)].
+// Rows of a panel of a: of a register tile.
+Index panel_rows(const GemmPlan& plan) {
+  return plan.kernels->paired_rows ? plan.tile->rows * plan.tile->vectors / 2 * 2 : plan.tile->rows;
+}
+Index padded_rows(const GemmPlan& plan) {
+  const Index rows = panel_rows(plan);
+  return (plan.problem.m + rows - 1) / rows * rows;
+}
+
+// Whether a is packed. In place it saves the time of that, and memory, but takes several
+// instructions more for each step of a tile, and comes in pieces of rows from L3. Where its rows
+// are adjacent it lies as if packed.
+bool packs_a(const GemmPlan& plan) {
+  constexpr Index kColumns = 256;
+  if (plan.pairs || plan.problem.a.row_stride == bytes_of(Type::f32)) return false;
+  const bool pays = plan.problem.n >= kColumns && padded_rows(plan) * plan.steps <= kWaveFloats;
+  return pays || !a_in_place(plan);
+}
+// Whether the shared workspace has a, in panels or in rows.
+bool shares_a(const GemmPlan& plan) { return packs_a(plan) || !a_in_place(plan); }
+
+// The shared workspace: packed b [wave_units, unit_floats], then of each batch element a:
+// [slices, padded_rows, block_k] in panels, or copied [m, copy_row(k)].
 Index unit_floats(const GemmPlan& plan) {
   const Index columns = plan.tile->columns;
-  return packs_ahead(plan) ? (plan.block_n + columns - 1) / columns * columns * plan.steps : 0;
+  return packs_b_ahead(plan) ? (plan.block_n + columns - 1) / columns * columns * plan.steps : 0;
 }
-Index copied_a_floats(const GemmPlan& plan) {
-  return a_in_place(plan) ? 0 : plan.problem.m * copy_row(plan.steps);
+Index a_floats(const GemmPlan& plan) {
+  return packs_a(plan)    ? padded_rows(plan) * plan.steps
+         : shares_a(plan) ? plan.problem.m * copy_row(plan.steps)
+                          : 0;
 }
-Index copied_a(const GemmPlan& plan, Wave wave, const GemmBlock& block) {
+Index shared_a(const GemmPlan& plan, Wave wave, Index batch) {
   return plan.wave_units * unit_floats(plan) +
-         (block.batch - wave.first / plan.column_blocks) * copied_a_floats(plan) +
-         block.row * copy_row(plan.steps);
+         (batch - wave.first / plan.column_blocks) * a_floats(plan);
 }
 // Batch elements that a wave touches, the first and the last perhaps in part.
 Index wave_elements(const GemmPlan& plan, Wave wave) {
@@ -56,9 +80,19 @@ Index wave_elements(const GemmPlan& plan, Wave wave) {
 struct Buffers {
   float* beta;    // [NR]
   float* panels;  // [group, block_k, NR]
+  float* a_copy;  // [MR, block_k], of what is not packed as it lies
   Buffers(const GemmPlan& plan, Workspace& workspace) {
-    beta = workspace.floats(plan.tile->columns);
-    panels = workspace.floats(packs_ahead(plan) ? 0 : group(plan) * panel_floats(plan));
+    const Index columns = plan.tile->columns;
+    const Index panels_of_b = (group_columns(plan) + columns - 1) / columns;
+    beta = workspace.floats(columns);
+    panels = workspace.floats(packs_b_ahead(plan) ? 0 : panels_of_b * panel_floats(plan));
+    a_copy = workspace.floats(
+        packs_a(plan) && !is_plain(plan) ? panel_rows(plan) * copy_row(plan.block_k) : 0);
+  }
+
+  // Whether rows of a are floats along k.
+  static bool is_plain(const GemmPlan& plan) {
+    return plan.problem.a.type == Type::f32 && plan.problem.a.contiguous();
   }
 };
 
@@ -71,44 +105,61 @@ const char* refuse_pairs(const GemmProblem& p, const GemmBlocks& blocks) {
   return nullptr;
 }
 
-void cut(GemmPlan& plan, const GemmBlocks& blocks) {
-  cut_blocks(plan, blocks.block_m, blocks.block_n, plan.tile->rows, plan.tile->columns);
-  // Of few rows most of the time goes to what is packed: short slices stay in L2 with what they are
-  // packed from and what is asked for. More rows lose more by reading c for each slice. (Floats
-  // have the slices of other algorithms, since a row has the same bits by each of them.)
-  constexpr Index kRows = 128, kSlice = 256;
-  const bool few = plan.pairs && plan.problem.element_rows <= kRows;
-  cut_slices(plan, few ? std::min(blocks.block_k, kSlice) : blocks.block_k);
-  const Index each = unit_floats(plan) + copied_a_floats(plan) / plan.column_blocks;
+void book(GemmPlan& plan) {
+  const Index each = unit_floats(plan) + a_floats(plan) / plan.column_blocks;
   plan.wave_units =
       std::clamp<Index>(kWaveFloats / std::max<Index>(each, 1), 1, std::max<Index>(plan.units, 1));
   const Index elements = std::min(
       plan.problem.batch.size, (plan.wave_units + plan.column_blocks - 2) / plan.column_blocks + 1);
   plan.shared_workspace =
-      (plan.wave_units * unit_floats(plan) + elements * copied_a_floats(plan) + 15) / 16 * 16;
+      (plan.wave_units * unit_floats(plan) + elements * a_floats(plan) + 15) / 16 * 16;
   Workspace count(nullptr);
   Buffers(plan, count);
   plan.workspace = count.used();
 }
 
-// Packing b ahead: a task is a slice of a group of panels.
-Index unit_groups(const GemmPlan& plan) {
-  const Index columns = group(plan) * plan.tile->columns;
-  return (plan.block_n + columns - 1) / columns;
+void cut(GemmPlan& plan, const GemmBlocks& blocks) {
+  // Packing b, once for each block of rows, takes about 2 % of the time of so many.
+  constexpr Index kManyRows = 2048;
+  cut_blocks(plan, blocks.block_m, blocks.block_n, panel_rows(plan), plan.tile->columns, kManyRows);
+  cut_slices(plan, blocks.block_k);
+  book(plan);
 }
+
 void cut_pairs(GemmPlan& plan, const GemmBlocks& blocks) {
   plan.pairs = true;
   plan.steps = (plan.problem.k + 1) / 2;
   plan.tile = &plan.kernels->tiles[0];  // that which has pairs
-  cut(plan, blocks);
+  // Of few rows most of the time goes to what is packed: short slices stay in L2 with what they are
+  // packed from and what is asked for. More rows lose more by reading c for each slice. (Floats
+  // have the slices of other algorithms, since a row has the same bits by each of them.)
+  constexpr Index kRows = 128, kSlice = 256, kColumns = 1024;
+  // As many rows of a stay in L2 as columns of b.
+  cut_blocks(plan, std::max(blocks.block_n, kRows), kColumns, plan.tile->rows, plan.tile->columns);
+  const bool few = plan.problem.element_rows <= kRows;
+  cut_slices(plan, few ? std::min(blocks.block_k, kSlice) : blocks.block_k);
+  book(plan);
 }
 
+// Packing: a task is a slice of a group of panels of b, or a few panels of a.
+Index unit_groups(const GemmPlan& plan) {
+  const Index columns = group_columns(plan);
+  return (plan.block_n + columns - 1) / columns;
+}
 Index b_tasks(const GemmPlan& plan, Wave wave) {
-  return packs_ahead(plan) ? wave.count * unit_groups(plan) * slices(plan) : 0;
+  return packs_b_ahead(plan) ? wave.count * unit_groups(plan) * slices(plan) : 0;
 }
-
+Index rows_of_task(const GemmPlan& plan) {
+  constexpr Index kPanels = 8;
+  return kPanels * panel_rows(plan);
+}
+Index element_tasks(const GemmPlan& plan) {
+  const Index rows = rows_of_task(plan);
+  return (plan.problem.m + rows - 1) / rows;
+}
 Index pack_tasks(const GemmPlan& plan, Wave wave) {
-  return b_tasks(plan, wave) + (a_in_place(plan) ? 0 : wave_elements(plan, wave) * plan.row_blocks);
+  return b_tasks(plan, wave) +
+         (shares_a(plan) ? wave_elements(plan, wave) * element_tasks(plan) : 0);
 }
 
 // From step to step of a column of b, in bytes.
@@ -204,58 +255,106 @@ void pack_panels(const GemmPlan& plan, Index batch, Index column, Index n, Index
   }
 }
 
-void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float*) {
+// Panels of rows of a, all slices: a[block.row ...] into `packed`, the batch element's.
+void pack_a(const GemmPlan& plan, const GemmBlock& block, const Buffers& buffers, float* packed) {
+  const Index rows = panel_rows(plan);
+  const float* source[kernels::kMaxRows];
+  for (Index row = block.row; row < block.row + block.rows; row += rows) {
+    GemmBlock some = block;
+    some.row = row;
+    some.rows = std::min(rows, block.row + block.rows - row);
+    for (Index x = 0; x < plan.steps; x += plan.block_k) {
+      const Index slice = std::min(plan.block_k, plan.steps - x);
+      const Operand a = Buffers::is_plain(plan) ? place_a(plan, some, x)
+                                                : copy_a(plan, some, x, slice, buffers.a_copy);
+      for (Index r = 0; r < some.rows; ++r) source[r] = a.data + r * a.row;
+      plan.kernels->pack_rows({.source = source,
+                               .stride = 1,
+                               .rows = some.rows,
+                               .length = slice,
+                               .panel = packed + x * padded_rows(plan) + row * slice,
+                               .panel_row = rows,
+                               .columns = some.rows});
+    }
+  }
+}
+
+void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float* memory) {
   const Index for_a = task - b_tasks(plan, wave);
   if (for_a < 0) {
     const Index columns = plan.tile->columns, steps = plan.steps;
     const Index x = task % slices(plan) * plan.block_k;
     const Index unit = task / slices(plan) / unit_groups(plan);
-    const Index column = task / slices(plan) % unit_groups(plan) * group(plan) * columns;
+    const Index column = task / slices(plan) % unit_groups(plan) * group_columns(plan);
     const GemmBlock block = block_of(plan, wave.first + unit, 0);
     if (column >= block.columns) return;  // the last block may be narrower
     pack_panels(plan, block.batch, block.column + column,
-                std::min(group(plan) * columns, block.columns - column), x,
+                std::min(group_columns(plan), block.columns - column), x,
                 std::min(plan.block_k, steps - x),
                 shared + unit * unit_floats(plan) + column * steps + x * columns, steps * columns);
+    return;
+  }
+  const Index batch = wave.first / plan.column_blocks + for_a / element_tasks(plan);
+  const Index row = for_a % element_tasks(plan) * rows_of_task(plan);
+  const GemmBlock block{batch, row, std::min(rows_of_task(plan), plan.problem.m - row), 0, 0};
+  float* a = shared + shared_a(plan, wave, batch);
+  if (packs_a(plan)) {
+    Workspace workspace(memory);
+    pack_a(plan, block, Buffers(plan, workspace), a);
   } else {
-    const Index element = wave.first / plan.column_blocks + for_a / plan.row_blocks;
-    const GemmBlock block = block_of(plan, element * plan.column_blocks, for_a % plan.row_blocks);
-    copy_a(plan, block, 0, plan.steps, shared + copied_a(plan, wave, block));
+    copy_a(plan, block, 0, plan.steps, a + row * copy_row(plan.steps));
   }
 }
 
-// The share of panel `number` of a group in asking for what is packed next: columns from `column`
-// on of the same slice of b, or its first columns of the next.
-kernels::NextRows next_of_b(const GemmPlan& plan, const GemmBlock& block, Index column,
-                            Index number, Index x, Index slice) {
+// What is packed next: columns of the block from `column` on in this slice, or its first ones in
+// the next slice, or those beyond it.
+kernels::NextRows next_of_b(const GemmPlan& plan, const GemmBlock& block, Index column, Index x,
+                            Index slice) {
   const GemmProblem& p = plan.problem;
   if (!p.b.contiguous()) return {};
-  if (column >= block.columns) {
+  Index end = block.columns;
+  if (column >= end) {
     column = 0;
     x += slice;
     slice = std::min(plan.block_k, plan.steps - x);
-    if (slice <= 0) return {};
+    if (slice <= 0) {
+      column = end;
+      end = std::min(end + plan.block_n, p.n - block.column);
+      x = 0;
+      slice = std::min(plan.block_k, plan.steps);
+    }
   }
-  const Index first = slice * number / group(plan), end = slice * (number + 1) / group(plan);
-  const Index columns = std::min(group(plan) * plan.tile->columns, block.columns - column);
+  const Index columns = std::min(group_columns(plan), end - column);
+  if (columns <= 0) return {};
   return {.first = p.batch.element(p.b, block.batch) + (block.column + column) * p.b.column_stride +
-                   (x + first) * step_of_b(plan),
+                   x * step_of_b(plan),
           .stride = p.b.row_stride,
-          .rows = end - first,
+          .rows = slice,
           .row_bytes = columns * p.b.column_stride};
+}
+
+// a where it is not in panels, of a block from row `row` and step x on: as it lies, or a copy of
+// the batch element's.
+Operand rows_of_a(const GemmPlan& plan, const GemmBlock& block, Index row, Index x,
+                  const float* copy) {
+  GemmBlock some = block;
+  some.row += row;
+  if (!shares_a(plan)) return place_a(plan, some, x);
+  const Index apart = copy_row(plan.steps);
+  return {copy + some.row * apart + x, apart, 1};
 }
 
 void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const float* shared,
          float* memory) {
   const GemmProblem& p = plan.problem;
-  const Index columns = plan.tile->columns;
+  const Index columns = plan.tile->columns, group = group_columns(plan);
   Workspace workspace(memory);
   const Buffers buffers(plan, workspace);
   const GemmBlock block = block_of(plan, unit, row_block);
-  const float* packed = shared + (unit - wave.first) * unit_floats(plan);
-  const Operand a = a_in_place(plan)
-                        ? place_a(plan, block, 0)
-                        : Operand{shared + copied_a(plan, wave, block), copy_row(plan.steps), 1};
+  const float* packed_b = shared + (unit - wave.first) * unit_floats(plan);
+  const float* a_of_element = shared + shared_a(plan, wave, block.batch);
+  const bool panels_of_a = packs_a(plan);
+  const Index rows = plan.pairs ? block.rows : panel_rows(plan);
   float* c = place_c(p, block);
   const auto product = plan.pairs ? plan.tile->pair_product : plan.tile->product;
   std::fill_n(buffers.beta, columns, p.beta);
@@ -263,34 +362,49 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
   Index x = 0;
   do {
     const Index slice = std::min(plan.block_k, plan.steps - x);
-    for (Index column = 0; column < block.columns; column += columns) {
-      const Index n = std::min(columns, block.columns - column);
-      const float* panel = packed + column * plan.steps + x * columns;
+    for (Index first = 0; first < block.columns; first += group) {
+      const Index group_end = std::min(first + group, block.columns);
+      const Index panels = (group_end - first + columns - 1) / columns;
+      const float* b = packed_b + first * plan.steps + x * columns;
+      Index b_apart = plan.steps * columns;
       kernels::NextRows next;
-      if (!packs_ahead(plan)) {
-        const Index number = column / columns % group(plan);
-        if (number == 0) {
-          pack_panels(plan, block.batch, block.column + column,
-                      std::min(group(plan) * columns, block.columns - column), x, slice,
-                      buffers.panels, panel_floats(plan));
-        }
-        panel = buffers.panels + number * panel_floats(plan);
-        next = next_of_b(plan, block, column + (group(plan) - number) * columns, number, x, slice);
+      if (!packs_b_ahead(plan)) {
+        b = buffers.panels;
+        b_apart = panel_floats(plan);
+        pack_panels(plan, block.batch, block.column + first, group_end - first, x, slice,
+                    buffers.panels, b_apart);
+        if (!panels_of_a) next = next_of_b(plan, block, group_end, x, slice);
       }
-      product({.a = a.data + x * a.inner,
-               .a_row = a.row,
-               .a_inner = a.inner,
-               .b = panel,
-               .b_inner = columns,
-               .c = c + column * p.c.column_stride,
-               .c_row = p.c.row_stride,
-               .c_column = p.c.column_stride,
-               .rows = block.rows,
-               .inner = slice,
-               .columns = n,
-               .alpha = p.alpha,
-               .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta,
-               .next = {next}});
+      // Columns of a call, and how many calls there are.
+      const Index step = panels_of_a ? group : columns;
+      const Index calls = (block.rows + rows - 1) / rows * ((group_end - first + step - 1) / step);
+      Index call = 0;
+      for (Index row = 0; row < block.rows; row += rows) {
+        const Operand a =
+            panels_of_a
+                ? Operand{a_of_element + x * padded_rows(plan) + (block.row + row) * slice, 1, rows}
+                : rows_of_a(plan, block, row, x, a_of_element);
+        for (Index column = first; column < group_end; column += step, ++call) {
+          product({.a = a.data,
+                   .a_row = a.row,
+                   .a_inner = a.inner,
+                   .b = b + (column - first) / columns * b_apart,
+                   .b_inner = columns,
+                   .c = c + row * p.c.row_stride + column * p.c.column_stride,
+                   .c_row = p.c.row_stride,
+                   .c_column = p.c.column_stride,
+                   .rows = std::min(rows, block.rows - row),
+                   .inner = slice,
+                   .columns = std::min(step, group_end - column),
+                   .alpha = p.alpha,
+                   .beta = x == 0 && p.beta == 0.0f ? nullptr : buffers.beta,
+                   .next = {share_of(next, call, calls)},
+                   .soon = panels_of_a ? reinterpret_cast<const std::byte*>(a.data + rows * slice)
+                                       : nullptr,
+                   .soon_step = rows * kernels::kSoonSteps * bytes_of(Type::f32) / panels,
+                   .b_apart = b_apart});
+        }
+      }
     }
     if (x == 0) std::fill_n(buffers.beta, columns, 1.0f);
     x += plan.block_k;

@@ -53,14 +53,6 @@ inline kernels::NextRows next_rows(const StoredRows& stored, Index row_bytes, Ke
           .row_bytes = row_bytes};
 }
 
-// The share of part `number` of `parts` in asking for rows.
-inline kernels::NextRows share_of(kernels::NextRows rows, Index number, Index parts) {
-  const Index first = rows.rows * number / parts;
-  rows.rows = rows.rows * (number + 1) / parts - first;
-  if (rows.first != nullptr) rows.first += first * rows.stride;
-  return rows;
-}
-
 // k or v of one KV head of a batch element.
 class KeyReader {
  public:

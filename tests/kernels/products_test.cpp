@@ -159,6 +159,70 @@ TEST(TileProduct, IsExactOnIntegersForAllRowsAndColumns) {  // B5, B22, B24
   }
 }
 
+// A tile of a panel of a, by several panels of b.
+void packed_product(const kernels::TileKernel& tile, Index rows, Index panel_rows, Index inner,
+                    Random& random) {
+  const Index panels = random.between(1, 3), n = tile.columns;
+  const Index columns = (panels - 1) * n + random.between(1, n), apart = inner * n;
+  const Edge edge = random.percent(50) ? Edge::end : Edge::start;
+  Tensor<float> a({rows, inner}, {{1, 0}, 1, panel_rows - rows, 0, 0, edge});
+  Tensor<float> b({inner, columns}, {});
+  Tensor<float> c({rows, columns}, {{}, random.percent(80) ? 1 : 2, 3, 0, 0, edge});
+  fill_integers(a, random);
+  fill_integers(b, random);
+  Tensor<float> packed({panels, inner, n}, {{}, 1, 0, 0, 0, edge});
+  packed.fill([&](Index i) {
+    const Index column = i / (inner * n) * n + i % n;
+    return column < columns ? b[i / n % inner * columns + column] : 0.0f;
+  });
+  packed.seal();
+  std::vector<float> beta;
+  if (random.percent(50)) {
+    beta.assign(static_cast<std::size_t>(columns), random.pick({0.5f, 1.0f, -2.0f}));
+    fill_integers(c, random);
+  } else {
+    c.seal();
+  }
+  const Expected expected{a, b, c, rows, columns, inner, 1.0f, beta, c.values()};
+  const std::vector<float> of_a_panel(static_cast<std::size_t>(n), beta.empty() ? 0 : beta[0]);
+  tile.product({.a = a.data(),
+                .a_row = 1,
+                .a_inner = panel_rows,
+                .b = packed.data(),
+                .b_inner = n,
+                .c = c.data(),
+                .c_row = c.strides()[0],
+                .c_column = c.strides()[1],
+                .rows = rows,
+                .inner = inner,
+                .columns = columns,
+                .alpha = 1.0f,
+                .beta = beta.empty() ? nullptr : of_a_panel.data(),
+                .soon = reinterpret_cast<const std::byte*>(a.data()),
+                .soon_step = random.between(1, 64),
+                .b_apart = apart});
+  expected.check();
+  ASSERT_TRUE(packed.unchanged());
+}
+
+TEST(TileProduct, OfAPanelAndSeveralPanelsIsExactOnIntegers) {  // B5, B22, B24
+  for (const kernels::Kernels* kernels : all_targets()) {
+    Random random(4);
+    for (int t = 0; t < kernels->n_tiles; ++t) {
+      const kernels::TileKernel& tile = kernels->tiles[t];
+      SCOPED_TRACE(std::string(kernels->target) + " tile " + std::to_string(tile.rows) + "x" +
+                   std::to_string(tile.vectors));
+      for (const Index panel_rows : {tile.rows, tile.rows * tile.vectors / 2 * 2}) {
+        for (Index rows = 1; rows <= panel_rows; ++rows) {
+          for (Index inner : {1, 2, 3, 4, 5, 8, 17})
+            packed_product(tile, rows, panel_rows, inner, random);
+        }
+      }
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
 TEST(TileProduct, WritesZerosWhereThereIsNothingToSum) {  // B22: c holds NaN before
   for (const kernels::Kernels* kernels : all_targets()) {
     for (int t = 0; t < kernels->n_tiles; ++t) {

@@ -64,6 +64,40 @@ TEST(PackRows, TransposesAnyNumberOfRowsAndPadsWithZeros) {
   }
 }
 
+TEST(PackRows, MakesPanelsThatAreNoWholeVectors) {  // B5
+  for (const kernels::Kernels* kernels : all_targets()) {
+    for (Index rows = 1; rows <= 19; ++rows) {
+      for (Index length : {1, 3, 4, 7, 8, 15, 16, 17, 40}) {
+        auto source = separate_rows(rows, length, 1, rows % 2 ? Edge::end : Edge::start);
+        std::vector<const float*> pointers;
+        for (Index r = 0; r < rows; ++r) {
+          auto& row = source[static_cast<std::size_t>(r)];
+          row.fill([&](Index x) { return static_cast<float>(1000 * r + x + 1); });
+          pointers.push_back(row.data());
+        }
+        const Index panel_row = rows + length % 3;
+        Tensor<float> panel({length, rows}, {{}, 1, panel_row - rows, 0, 0, Edge::end});
+        panel.seal();
+        kernels->pack_rows({.source = pointers.data(),
+                            .stride = 1,
+                            .rows = rows,
+                            .length = length,
+                            .panel = panel.data(),
+                            .panel_row = panel_row,
+                            .columns = rows});
+        ASSERT_TRUE(panel.gaps_unchanged());
+        for (Index x = 0; x < length; ++x) {
+          for (Index r = 0; r < rows; ++r) {
+            ASSERT_EQ(panel[x * rows + r], static_cast<float>(1000 * r + x + 1))
+                << kernels->target << " row " << r << " of " << rows << ", element " << x << " of "
+                << length;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(UnpackRows, DividesAndGivesZeroWhereTheDivisorIsZero) {  // B3
   for (const kernels::Kernels* kernels : all_targets()) {
     for (int t = 0; t < kernels->n_tiles; ++t) {
