@@ -51,7 +51,8 @@ const char* refuse(const GemmProblem& p, const GemmBlocks& blocks) {
 }
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
-  cut_blocks(plan, std::max(blocks.direct_rows, Index{64}), blocks.block_n, plan.tile->rows,
+  constexpr Index kRows = 64, kColumns = 1024;
+  cut_blocks(plan, std::max(blocks.direct_rows, kRows), kColumns, plan.tile->rows,
              plan.tile->columns);
   cut_slices(plan, blocks.block_k);
   Workspace count(nullptr);

@@ -35,8 +35,8 @@ const char* refuse(const GemmProblem& p, const GemmBlocks&) {
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   plan.pairs = blocks.native_pairs && all_bf16(plan.problem) && plan.problem.k % 2 == 0;
   if (plan.pairs) plan.steps /= 2;
-  constexpr Index kRows = 256;  // of several batch elements
-  cut_blocks(plan, kRows, blocks.block_n, kFewRows, 16);
+  constexpr Index kRows = 256, kColumns = 1024;  // rows of several batch elements
+  cut_blocks(plan, kRows, kColumns, kFewRows, 16);
   plan.block_k = plan.steps;
   Workspace count(nullptr);
   Buffers(plan, count);
