@@ -55,9 +55,7 @@ HWY_INLINE void TransposeInBlocks(V32& v0, V32& v1, V32& v2, V32& v3) {
   v2 = hn::BitCast(d, hn::InterleaveLower(dw, b, f));
   v3 = hn::BitCast(d, hn::InterleaveUpper(dw, b, f));
 }
-#endif
 
-#ifdef RAPT_BLOCK_TRANSPOSE
 // Block i at to + i * apart.
 template <class D>
 HWY_INLINE void StoreBlocksApart(D d, hn::Vec<D> v, float* to, Index apart) {

@@ -74,6 +74,18 @@ struct Expected {
 
 enum class Body { floats, pairs, matrix_tiles, digits };
 
+// What c is before, and what that is multiplied by, [NR]; or nothing.
+std::vector<float> fill_c(Tensor<float>& c, const kernels::TileKernel& tile, Random& random) {
+  std::vector<float> beta;
+  if (random.percent(50)) {
+    for (int col = 0; col < tile.columns; ++col) beta.push_back(random.pick({0.5f, 1.0f, -2.0f}));
+    fill_integers(c, random);
+  } else {
+    c.seal();  // NaN everywhere: must not be read
+  }
+  return beta;
+}
+
 // Whether it left a copy of b for its other tiles.
 bool tile_product(const kernels::TileKernel& tile, Index rows, Index columns, Index inner,
                   Random& random, Body body) {
@@ -95,13 +107,7 @@ bool tile_product(const kernels::TileKernel& tile, Index rows, Index columns, In
                   {{}, random.percent(60) ? 1 : 2, random.percent(50) ? 0 : 3, 0, 0, edge});
   (pairs ? fill_pairs : fill_integers)(a, random);
   (pairs ? fill_pairs : fill_integers)(b, random);
-  std::vector<float> beta;
-  if (random.percent(50)) {
-    for (int col = 0; col < tile.columns; ++col) beta.push_back(random.pick({0.5f, 1.0f, -2.0f}));
-    fill_integers(c, random);
-  } else {
-    c.seal();  // NaN everywhere: must not be read
-  }
+  const std::vector<float> beta = fill_c(c, tile, random);
   const float alpha = random.pick({1.0f, 1.0f, -0.5f});
   Tensor<float> b_copy({inner, tile.columns}, {{}, 1, 0, 0, 0, edge});
   b_copy.seal();
@@ -176,15 +182,11 @@ void packed_product(const kernels::TileKernel& tile, Index rows, Index panel_row
     return column < columns ? b[i / n % inner * columns + column] : 0.0f;
   });
   packed.seal();
-  std::vector<float> beta;
-  if (random.percent(50)) {
-    beta.assign(static_cast<std::size_t>(columns), random.pick({0.5f, 1.0f, -2.0f}));
-    fill_integers(c, random);
-  } else {
-    c.seal();
-  }
-  const Expected expected{a, b, c, rows, columns, inner, 1.0f, beta, c.values()};
-  const std::vector<float> of_a_panel(static_cast<std::size_t>(n), beta.empty() ? 0 : beta[0]);
+  const std::vector<float> beta = fill_c(c, tile, random);
+  std::vector<float> of_columns;
+  for (Index col = 0; !beta.empty() && col < columns; ++col)
+    of_columns.push_back(beta[static_cast<std::size_t>(col % n)]);
+  const Expected expected{a, b, c, rows, columns, inner, 1.0f, of_columns, c.values()};
   tile.product({.a = a.data(),
                 .a_row = 1,
                 .a_inner = panel_rows,
@@ -197,7 +199,7 @@ void packed_product(const kernels::TileKernel& tile, Index rows, Index panel_row
                 .inner = inner,
                 .columns = columns,
                 .alpha = 1.0f,
-                .beta = beta.empty() ? nullptr : of_a_panel.data(),
+                .beta = beta.empty() ? nullptr : beta.data(),
                 .soon = reinterpret_cast<const std::byte*>(a.data()),
                 .soon_step = random.between(1, 64),
                 .b_apart = apart});
