@@ -16,6 +16,8 @@ bool has_matrix_tiles();
 // Whether the CPU is one of Intel's, of which is measured what Highway does not say:
 // - The product of two vectors of pairs (vdpbf16ps) takes two cycles, where two of floats take one;
 //   on AMD's as long as one of them.
+// - A vector as long as a line that lies in two takes a register tile a fourth more time; on AMD's
+//   nothing.
 // - Rows that a loop of arithmetic reads in order come late unless it asks for them; on AMD's what
 //   is asked for comes later than what their prefetchers see coming.
 bool is_intel();

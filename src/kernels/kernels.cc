@@ -64,10 +64,11 @@ const Kernels& Table() {
     native_pairs,
     matrix_tiles,
     RAPT_PAIRED_ROWS,
+    is_intel(),
     5,
     {TileWithPairs<14, 2>(), Tile<12, 2>(), Tile<8, 3>(), Tile<6, 4>(), Tile<2, 8>()},
 #else
-  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, native_pairs, matrix_tiles, RAPT_PAIRED_ROWS, 3,
+  static const Kernels table = {hwy::TargetName(HWY_TARGET), static_cast<int>(Lanes()), 16, native_pairs, matrix_tiles, RAPT_PAIRED_ROWS, is_intel(), 3,
                                 {TileWithPairs<6, 2>(), Tile<3, 3>(), Tile<2, 4>(), {}, {}},
 #endif
     dot_product,

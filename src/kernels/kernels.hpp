@@ -262,6 +262,7 @@ struct Kernels {
   bool matrix_tiles;  // whether it has these
   bool paired_rows;   // whether tiles multiply an a of adjacent rows so much faster that it is
                       // worth a transpose
+  bool slow_splits;   // whether it pays to copy what is read often by vectors that lie in two lines
   int n_tiles;
   TileKernel tiles[kMaxTiles];  // the first is the default, and none is narrower
   void (*dot_product)(const DotProduct&);

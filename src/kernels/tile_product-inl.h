@@ -228,7 +228,8 @@ HWY_INLINE void AllRows(const TileProduct& p) {
   using Function = void (*)(const TileProduct&, const float*, float*);
   constexpr int kStep = kLayout == Rows::kPaired ? 2 : 1;
   // Of a matrix that is read in place the first tile may find b in L3 or memory, the others in L1,
-  // or in L2 where a panel is wide. No prefetcher follows pieces of rows that are far apart.
+  // or in L2 where a panel is wide. No prefetcher follows pieces of rows that are far apart. But
+  // each request costs some, and only Intel's CPUs need those for what is in L2.
   constexpr bool kOfProducts =
       kMaxRows <= 8 && kLayout == Rows::kStrided && std::is_same_v<Element, float>;
   constexpr ForB kFirst = kOfProducts ? ForB::kAsks : ForB::kNothing;
@@ -241,6 +242,9 @@ HWY_INLINE void AllRows(const TileProduct& p) {
   using Heights = std::make_index_sequence<kMaxRows / kStep>;
   static constexpr auto kFirstTiles = kTilesOf.template operator()<kFirst>(Heights());
   static constexpr auto kLaterTiles = kTilesOf.template operator()<kLater>(Heights());
+  static constexpr auto kQuietTiles = kTilesOf.template operator()<ForB::kNothing>(Heights());
+  const bool asks = kVectors <= 2 || is_intel();
+  const auto& later = asks ? kLaterTiles : kQuietTiles;
   const Index columns = kVectors * Lanes();
   // One tile holds up to kMaxRows, but where there are more rows several are lower: the more
   // vectors a tile stores at its end, the longer the next one waits. On Zen 4 that is 60 cycles for
@@ -258,13 +262,13 @@ HWY_INLINE void AllRows(const TileProduct& p) {
     ask.Beside(tile);
     // c's rows are touched when the tile is finished, and all at once: its panel where they are
     // adjacent, else each a line of its own, perhaps of its own page.
-    if (p.c_row > columns) {
+    if (asks && p.c_row > columns) {
       for (Index r = 0; r < rows; ++r) {
         PrefetchToWrite(c + r * p.c_row);
         PrefetchToWrite(c + r * p.c_row + (p.columns - 1) * p.c_column);
       }
     }
-    (tile == 0 ? kFirstTiles : kLaterTiles)[static_cast<size_t>(rows / kStep - 1)](p, a, c);
+    (tile == 0 ? kFirstTiles : later)[static_cast<size_t>(rows / kStep - 1)](p, a, c);
     a += rows * p.a_row;
     c += rows * p.c_row;
   }
