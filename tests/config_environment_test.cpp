@@ -26,7 +26,8 @@ namespace rapt {
 namespace {
 
 const std::string kRow =
-    "RAPT_ROW(gemm, AVX2, f32, tile=6x2, block_m=336, block_n=1024, block_k=384, direct_rows=6)\n";
+    "RAPT_ROW(gemm, AVX2, f32, tile=6x2, block_m=336, block_n=1024, block_k=384, direct_rows=6, "
+    "packed_columns=1024)\n";
 
 // Of the first call.
 std::string text_and_report() { return config_text() + config_report().text(); }

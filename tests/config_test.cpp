@@ -24,7 +24,8 @@ const std::string kAttention =
     "RAPT_ROW(attention, AVX2, f32, d=64, tile=6x2, block_q=192, block_kv=256, short_rows=8, "
     "split_kv=512)\n";
 const std::string kGemm =
-    "RAPT_ROW(gemm, AVX2, f32, tile=6x2, block_m=336, block_n=1024, block_k=384, direct_rows=6)\n";
+    "RAPT_ROW(gemm, AVX2, f32, tile=6x2, block_m=336, block_n=1024, block_k=384, direct_rows=6, "
+    "packed_columns=1024)\n";
 // One of everything that a header may have.
 const std::string kFile = "// why\n\n" + kAttention + "\t \n" + kGemm;
 
@@ -68,7 +69,7 @@ TEST(ConfigFormat, RoundTrips) {
   EXPECT_EQ(rows.target, "AVX2");
   ASSERT_EQ(rows.attention.size(), 1u);
   EXPECT_EQ(rows.attention[0], (AttentionRow{64, {6, 2}, 192, 256, 8, 512}));
-  EXPECT_EQ(rows.gemm, (GemmRow{{6, 2}, 336, 1024, 384, 6}));
+  EXPECT_EQ(rows.gemm, (GemmRow{{6, 2}, 336, 1024, 384, 6, 1024}));
   EXPECT_EQ(format(config), kAttention + kGemm);
   EXPECT_EQ(format(parse(format(config))), format(config));
 }
@@ -324,7 +325,7 @@ TEST(ConfigLoad, TakesEffectAndGoesBack) {
   load_config(kFile);
   EXPECT_EQ(current_attention_row(target, registers, 64),
             (AttentionRow{64, {6, 2}, 192, 256, 8, 512}));
-  EXPECT_EQ(current_gemm_row(target, registers), (GemmRow{{6, 2}, 336, 1024, 384, 6}));
+  EXPECT_EQ(current_gemm_row(target, registers), (GemmRow{{6, 2}, 336, 1024, 384, 6, 1024}));
   load_config("// nothing\n");
   EXPECT_EQ(current_attention_row(target, registers, 64),
             default_attention_row(machine_caches(), registers, 64));

@@ -236,7 +236,14 @@ GemmRow search_blocks(const Subject& subject, const GemmRow& by_default, const T
   };
   blocks("blocks", first_factors(effort));
   blocks("blocks, finer", kFiner);
-  return best;
+
+  Step<GemmRow> packed(by_default, best);
+  for (const std::int64_t n : {256, 1024, 4096, 8192}) {
+    GemmRow row = best;
+    row.packed_columns = n;
+    packed(row);
+  }
+  return packed.winner(track, "columns from which a is packed", subject);
 }
 
 // The problems with so few rows that two rows of the config choose different algorithms for them.

@@ -35,10 +35,11 @@ struct AttentionRow {
 // How a matrix product is cut.
 struct GemmRow {
   Tile tile;
-  std::int64_t block_m = 0;      // rows of c in one task, where b is packed
-  std::int64_t block_n = 0;      // columns of it
-  std::int64_t block_k = 0;      // depth of one pass over a task's c
-  std::int64_t direct_rows = 0;  // at most this many rows: b is read in place
+  std::int64_t block_m = 0;         // rows of c in one task, where a stays in L2 and b passes
+  std::int64_t block_n = 0;         // columns of c in one task, where b stays there and a passes
+  std::int64_t block_k = 0;         // depth of one pass over a task's c
+  std::int64_t direct_rows = 0;     // at most this many rows: b is read in place
+  std::int64_t packed_columns = 0;  // from this many columns on: a is packed, not b alone
   bool operator==(const GemmRow&) const = default;
 };
 

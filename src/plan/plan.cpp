@@ -289,7 +289,8 @@ void plan_gemm(tiles::GemmPlan& plan) {
                            row.block_m,
                            row.block_n,
                            row.block_k,
-                           row.direct_rows};
+                           row.direct_rows,
+                           row.packed_columns};
   // Few rows are one block, past which b's panels go once and must leave room in L2 for the next;
   // of many, every slice of k would read and write c once more. The rows of one element decide,
   // since slices are the order of sums.

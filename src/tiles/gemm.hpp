@@ -44,8 +44,9 @@ struct GemmPlan {
   const kernels::Kernels* kernels = nullptr;
   const kernels::TileKernel* tile = nullptr;
   const GemmAlgorithm* algorithm = nullptr;
-  bool pairs = false;  // of bf16, in the place of floats, wherever a or b is packed or multiplied
-  Index steps = 0;     // of k
+  bool pairs = false;    // of bf16, in the place of floats, wherever a or b is packed or multiplied
+  bool packs_a = false;  // into panels of gemm_packed
+  Index steps = 0;       // of k
   Index block_m = 0, block_n = 0, block_k = 0;  // rows, columns, steps
   Index row_blocks = 0, column_blocks = 0;      // of one batch element
   Index units = 0;                              // batch elements x column_blocks
@@ -60,7 +61,7 @@ inline constexpr Index kFewRows = 8;
 struct GemmBlocks {
   const kernels::TileKernel* tile;
   bool native_pairs, matrix_tiles;  // of the target
-  Index block_m, block_n, block_k, direct_rows;
+  Index block_m, block_n, block_k, direct_rows, packed_columns;
 };
 
 struct GemmAlgorithm {

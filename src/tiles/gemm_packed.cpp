@@ -1,11 +1,11 @@
-// gemm_packed: the general product, blocked after Goto. b is packed into panels [k, NR], of which a
-// slice [block_k, block_n] stays in L2; a into panels [k, MR], one of which passes over all of them
-// while the next one is asked for. gemm_pairs is the same of pairs of bf16, with half as many steps
-// of k; there a block of rows of a, in place, passes over panels of b, and where there are several,
-// b is packed ahead.
+// gemm_packed: the general product, blocked after Goto. b is packed into panels [k, NR]. Of many
+// columns a slice [block_k, block_n] of it stays in L2, and a is packed, too, into panels [k, MR]:
+// one of them passes over the slice while the next one is asked for. Of fewer columns that does not
+// pay: a block of a, in place, stays in L2, and panels of b pass. gemm_pairs is the latter of pairs
+// of bf16, with half as many steps of k.
 //
-//   pack:  panels of a for each batch element of the wave
-//   run:   for each slice of k:  pack b[slice, block_n]
+//   pack:  panels of a for each batch element of the wave, or all of b if several blocks read it
+//   run:   for each slice of k:  pack b[slice, block_n], unless that is done
 //            for each panel of a:  for each panel of b:  c[MR, NR] += a[MR, slice] b[slice, NR]
 #include <algorithm>
 
@@ -24,7 +24,7 @@ Index group_columns(const GemmPlan& plan) {
   constexpr Index kPanels = 8, kColumns = 256;
   const Index columns = plan.tile->columns;
   const Index most =
-      plan.pairs ? std::clamp<Index>(kColumns / columns, 1, kPanels) * columns : plan.block_n;
+      plan.packs_a ? plan.block_n : std::clamp<Index>(kColumns / columns, 1, kPanels) * columns;
   return std::min(most, (plan.block_n + columns - 1) / columns * columns);
 }
 constexpr Index kPad = 16;  // floats between them, so that they do not meet in one cache set
@@ -33,7 +33,7 @@ constexpr Index kPad = 16;  // floats between them, so that they do not meet in 
 Index panel_floats(const GemmPlan& plan) { return plan.block_k * plan.tile->columns + kPad; }
 
 // Whether b is packed for the whole wave, before its products.
-bool packs_b_ahead(const GemmPlan& plan) { return plan.pairs && plan.row_blocks > 1; }
+bool packs_b_ahead(const GemmPlan& plan) { return !plan.packs_a && plan.row_blocks > 1; }
 
 // Rows of a panel of a: of a register tile.
 Index panel_rows(const GemmPlan& plan) {
@@ -44,17 +44,16 @@ Index padded_rows(const GemmPlan& plan) {
   return (plan.problem.m + rows - 1) / rows * rows;
 }
 
-// Whether a is packed. In place it saves the time of that, and memory, but takes several
-// instructions more for each step of a tile, and comes in pieces of rows from L3. Where its rows
-// are adjacent it lies as if packed.
-bool packs_a(const GemmPlan& plan) {
-  constexpr Index kColumns = 256;
-  if (plan.pairs || plan.problem.a.row_stride == bytes_of(Type::f32)) return false;
-  const bool pays = plan.problem.n >= kColumns && padded_rows(plan) * plan.steps <= kWaveFloats;
+// Whether a is packed: not where its rows are adjacent, since then it lies as if it were. What has
+// to be copied anyway is.
+bool packs_a(const GemmPlan& plan, Index packed_columns) {
+  if (plan.problem.a.row_stride == bytes_of(Type::f32)) return false;
+  const bool pays =
+      plan.problem.n >= packed_columns && padded_rows(plan) * plan.steps <= kWaveFloats;
   return pays || !a_in_place(plan);
 }
 // Whether the shared workspace has a, in panels or in rows.
-bool shares_a(const GemmPlan& plan) { return packs_a(plan) || !a_in_place(plan); }
+bool shares_a(const GemmPlan& plan) { return plan.packs_a || !a_in_place(plan); }
 
 // The shared workspace: packed b [wave_units, unit_floats], then of each batch element a:
 // [slices, padded_rows, block_k] in panels, or copied [m, copy_row(k)].
@@ -63,7 +62,7 @@ Index unit_floats(const GemmPlan& plan) {
   return packs_b_ahead(plan) ? (plan.block_n + columns - 1) / columns * columns * plan.steps : 0;
 }
 Index a_floats(const GemmPlan& plan) {
-  return packs_a(plan)    ? padded_rows(plan) * plan.steps
+  return plan.packs_a     ? padded_rows(plan) * plan.steps
          : shares_a(plan) ? plan.problem.m * copy_row(plan.steps)
                           : 0;
 }
@@ -87,7 +86,7 @@ struct Buffers {
     beta = workspace.floats(columns);
     panels = workspace.floats(packs_b_ahead(plan) ? 0 : panels_of_b * panel_floats(plan));
     a_copy = workspace.floats(
-        packs_a(plan) && !is_plain(plan) ? panel_rows(plan) * copy_row(plan.block_k) : 0);
+        plan.packs_a && !is_plain(plan) ? panel_rows(plan) * copy_row(plan.block_k) : 0);
   }
 
   // Whether rows of a are floats along k.
@@ -118,10 +117,19 @@ void book(GemmPlan& plan) {
   plan.workspace = count.used();
 }
 
+// Columns of a task where panels of b pass.
+constexpr Index kColumns = 1024;
+
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
-  // Packing b, once for each block of rows, takes about 2 % of the time of so many.
-  constexpr Index kManyRows = 2048;
-  cut_blocks(plan, blocks.block_m, blocks.block_n, panel_rows(plan), plan.tile->columns, kManyRows);
+  plan.packs_a = packs_a(plan, blocks.packed_columns);
+  if (plan.packs_a) {
+    // Packing b, once for each block of rows, takes about 2 % of the time of kManyRows.
+    constexpr Index kManyRows = 2048, kMostRows = 4096;
+    const Index rows = panel_rows(plan);
+    cut_blocks(plan, kMostRows / rows * rows, blocks.block_n, rows, plan.tile->columns, kManyRows);
+  } else {
+    cut_blocks(plan, blocks.block_m, kColumns, plan.tile->rows, plan.tile->columns);
+  }
   cut_slices(plan, blocks.block_k);
   book(plan);
 }
@@ -133,9 +141,8 @@ void cut_pairs(GemmPlan& plan, const GemmBlocks& blocks) {
   // Of few rows most of the time goes to what is packed: short slices stay in L2 with what they are
   // packed from and what is asked for. More rows lose more by reading c for each slice. (Floats
   // have the slices of other algorithms, since a row has the same bits by each of them.)
-  constexpr Index kRows = 128, kSlice = 256, kColumns = 1024;
-  // As many rows of a stay in L2 as columns of b.
-  cut_blocks(plan, std::max(blocks.block_n, kRows), kColumns, plan.tile->rows, plan.tile->columns);
+  constexpr Index kRows = 128, kSlice = 256;
+  cut_blocks(plan, blocks.block_m, kColumns, plan.tile->rows, plan.tile->columns);
   const bool few = plan.problem.element_rows <= kRows;
   cut_slices(plan, few ? std::min(blocks.block_k, kSlice) : blocks.block_k);
   book(plan);
@@ -298,7 +305,7 @@ void pack(const GemmPlan& plan, Wave wave, Index task, float* shared, float* mem
   const Index row = for_a % element_tasks(plan) * rows_of_task(plan);
   const GemmBlock block{batch, row, std::min(rows_of_task(plan), plan.problem.m - row), 0, 0};
   float* a = shared + shared_a(plan, wave, batch);
-  if (packs_a(plan)) {
+  if (plan.packs_a) {
     Workspace workspace(memory);
     pack_a(plan, block, Buffers(plan, workspace), a);
   } else {
@@ -353,8 +360,8 @@ void run(const GemmPlan& plan, Wave wave, Index unit, Index row_block, const flo
   const GemmBlock block = block_of(plan, unit, row_block);
   const float* packed_b = shared + (unit - wave.first) * unit_floats(plan);
   const float* a_of_element = shared + shared_a(plan, wave, block.batch);
-  const bool panels_of_a = packs_a(plan);
-  const Index rows = plan.pairs ? block.rows : panel_rows(plan);
+  const bool panels_of_a = plan.packs_a;
+  const Index rows = panels_of_a ? panel_rows(plan) : block.rows;
   float* c = place_c(p, block);
   const auto product = plan.pairs ? plan.tile->pair_product : plan.tile->product;
   std::fill_n(buffers.beta, columns, p.beta);

@@ -24,7 +24,7 @@ Blocks all_of(int n) {
   Blocks blocks;
   blocks.name = "blocks of " + std::to_string(n);
   blocks.block_q = blocks.block_kv = blocks.split_kv = n;
-  blocks.block_m = blocks.block_n = blocks.block_k = n;
+  blocks.block_m = blocks.block_n = blocks.block_k = blocks.packed_columns = n;
   return blocks;
 }
 const std::vector<Blocks> kBlocks = [] {
@@ -148,8 +148,10 @@ TEST(Limits, OfTheWorkspaceOfTheMatrixProduct) {  // B46
         EXPECT_TRUE(Wide{plan.units} * plan.row_blocks <= kMost);
         EXPECT_TRUE(plan.workspace >= 0 && plan.workspace <= Index{1} << 40);
         EXPECT_TRUE(plan.shared_workspace >= 0 && plan.shared_workspace <= kMost);
-        if (std::string(plan.algorithm->name) == "gemm_packed" && p.a.row_stride != sizeof(float)) {
+        if (plan.packs_a) {
           EXPECT_GE(Wide{plan.shared_workspace}, Wide{p.m} * p.k);
+        } else if (std::string(plan.algorithm->name) == "gemm_packed" && plan.row_blocks > 1) {
+          EXPECT_GE(Wide{plan.shared_workspace}, Wide{plan.wave_units} * plan.block_n * p.k);
         }
       };
       unless_refused(check, taken);

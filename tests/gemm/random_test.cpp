@@ -10,7 +10,8 @@
 namespace rapt::tests {
 namespace {
 
-const std::vector<Blocks> kSmall = {small_packed(1), small_packed(16, 1), small_direct(8, 2)};
+const std::vector<Blocks> kSmall = {small_packed(1), small_packed_b(4), small_packed(16, 1),
+                                    small_direct(8, 2)};
 
 TEST(GemmRandom, AgreesWithTheReference) {  // B5, B16
   Seeds(21, cases(3000)).for_each([](std::uint64_t seed) {
@@ -30,7 +31,7 @@ TEST(GemmRandom, LargerThanAllBlocks) {
     g.k *= 3;
     GemmData data(g);
     const auto expected = data.expect();
-    for_each_way({small_packed(64)}, [&] {
+    for_each_way({small_packed(64), small_packed_b(64)}, [&] {
       data.run();
       data.check(expected);
     });

@@ -125,7 +125,7 @@ std::vector<std::int64_t> range(std::int64_t from, std::int64_t to) {
 TEST(GemmSizes, EverySizeFrom1To33) {  // B5, B6, B16
   const std::vector<std::int64_t> some_ks = {1, 5, 6, 17};
   expect_all(range(1, 33), range(1, 33), few_cases() ? some_ks : range(1, 33),
-             {small_packed(5), small_direct(5)});
+             {small_packed(5), small_packed_b(5), small_direct(5)});
 }
 
 TEST(GemmSizes, AroundTheTilesOfEveryTarget) {  // B5
@@ -145,7 +145,8 @@ TEST(GemmSizes, AroundTheTilesOfEveryTarget) {  // B5
   }
   const std::vector<std::int64_t> all_ks = {1, 2, 15, 16, 17, 64, 65}, some_ks = {1, 15, 16, 33};
   expect_all(rows, columns, few_cases() ? some_ks : all_ks,
-             {small_packed(16), small_packed(16, 1), small_packed(16, 2)});
+             {small_packed(16), small_packed_b(16), small_packed(16, 1), small_packed_b(16, 1),
+              small_packed(16, 2), small_packed_b(16, 2)});
 }
 
 // Slices of groups of panels, the last block narrower by a group; and b in place.
@@ -161,12 +162,11 @@ TEST(GemmSizes, ManyPanelsAndSlices) {
     const auto expected = data.expect();
     std::vector<Blocks> ways;
     for (int tile = 0; tile < kernels::kMaxTiles; ++tile) {
-      for (const int direct_rows : {0, 200}) {
-        Blocks& blocks = ways.emplace_back(Blocks{"tile " + std::to_string(tile), tile});
+      for (Blocks blocks :
+           {small_packed(16, tile), small_packed_b(16, tile), small_direct(16, tile)}) {
         blocks.block_m = 40;
         blocks.block_n = 300;
-        blocks.block_k = 16;
-        blocks.direct_rows = direct_rows;
+        ways.push_back(blocks);
       }
     }
     for_each_way(ways, [&] {
@@ -252,7 +252,7 @@ TEST(GemmSizes, NaNAndInfinityGoWhereTheyMust) {
     data.a.seal();
     data.b.seal();
     const auto expected = data.expect();
-    for_each_way({small_packed(1), small_packed(16), small_direct(8)}, [&] {
+    for_each_way({small_packed(1), small_packed_b(1), small_packed(16), small_direct(8)}, [&] {
       data.run();
       data.check(expected);
       for (std::int64_t i = 0; i < data.c.size(); ++i) {

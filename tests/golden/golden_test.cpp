@@ -18,7 +18,7 @@ namespace {
 using namespace rapt::reference;
 
 const std::vector<Blocks> kSmall = {few_keys_lanes(4), few_keys_rows(4), small_packed(4),
-                                    small_direct(4)};
+                                    small_packed_b(4), small_direct(4)};
 
 template <class T, class... Axes>
 View<T, Axes...> dense(T* data, const std::vector<std::int64_t>& shape) {

@@ -56,6 +56,13 @@ Blocks small_packed(int block_k, int tile) {
   return blocks;
 }
 
+Blocks small_packed_b(int block_k, int tile) {
+  Blocks blocks{"b packed, block_k " + std::to_string(block_k), tile};
+  blocks.block_k = block_k;
+  blocks.packed_columns = 8192;
+  return blocks;
+}
+
 Blocks small_direct(int block_k, int tile) {
   Blocks blocks{"direct, block_k " + std::to_string(block_k), tile};
   blocks.block_k = block_k;
@@ -74,11 +81,8 @@ std::string config_of(const kernels::Kernels& kernels, const Blocks& blocks) {
                               blocks.short_rows,
                               blocks.split_kv});
   }
-  rows.gemm = {{tile.rows, tile.vectors},
-               blocks.block_m,
-               blocks.block_n,
-               blocks.block_k,
-               blocks.direct_rows};
+  rows.gemm = {{tile.rows, tile.vectors}, blocks.block_m,       blocks.block_n, blocks.block_k,
+               blocks.direct_rows,        blocks.packed_columns};
   return config::format({{rows}});
 }
 

@@ -38,15 +38,16 @@ struct Blocks {
   std::string name;  // for messages
   int tile = 0;      // index of the compiled register tile
   int block_q = 1, block_kv = 1, short_rows = 0, split_kv = 8192;
-  int block_m = 1, block_n = 1, block_k = 1, direct_rows = 0;
+  int block_m = 1, block_n = 1, block_k = 1, direct_rows = 0, packed_columns = 0;
 };
 
 // Attention: the same work by the algorithm for many rows, where one block holds all rows in parts
 // of 3 blocks of keys, and by the one for few, in parts that are merged.
 Blocks few_keys_lanes(int block_kv, int tile = 0);
 Blocks few_keys_rows(int split_kv, int tile = 0);
-// Matrix product: the smallest blocks, b packed or read in place.
+// Matrix product: the smallest blocks, a and b packed, b alone, or b read in place.
 Blocks small_packed(int block_k, int tile = 0);
+Blocks small_packed_b(int block_k, int tile = 0);
 Blocks small_direct(int block_k, int tile = 0);
 
 // The config text that says so for one target.

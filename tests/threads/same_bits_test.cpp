@@ -19,7 +19,7 @@ using namespace rapt::axis;  // NOLINT(google-build-using-namespace)
 
 // Of attention, and of the matrix product.
 const std::vector<Blocks> kFewKeys = {few_keys_lanes(16), few_keys_rows(16)};
-const std::vector<Blocks> kSmall = {small_packed(16)};
+const std::vector<Blocks> kSmall = {small_packed(16), small_packed_b(16)};
 
 // Calls run(executor) on one thread and on several, by every executor there is.
 void on_all_executors(const std::function<void(const Executor*)>& run) {
