@@ -30,7 +30,8 @@ struct Buffers {
   Buffers(const GemmPlan& plan, Workspace& workspace) {
     const GemmProblem& p = plan.problem;
     const Index panel = plan.kernels->tiles[0].columns;
-    const bool whole_panels = p.n % panel == 0 && plan.block_n % panel == 0;
+    const bool whole_panels =
+        p.n % panel == 0 && (plan.column_blocks == 1 || plan.block_n % panel == 0);
     a_copy = workspace.floats(a_in_place(plan) ? 0 : plan.block_m * copy_row(plan.block_k));
     beta = workspace.floats(p.beta == 0.0f && p.k <= plan.block_k ? 0 : kernels::kMaxColumns);
     const Index columns = copies_b(plan) ? plan.tile->columns : whole_panels ? 0 : panel;

@@ -35,7 +35,7 @@ inline const kernels::TileKernel* next_tile(const kernels::Kernels& kernels,
 // panel's first tile copies it for the others, to scratch [inner, columns of the usual tile]. A
 // product that does neither needs no scratch. p.beta: [kMaxColumns] equal values, or null.
 inline void product_in_place(const kernels::Kernels& kernels, const kernels::TileKernel& usual,
-                             kernels::TileProduct p, Index columns, bool copies, float* scratch) {
+                             kernels::TileProduct&& p, Index columns, bool copies, float* scratch) {
   while (columns > 0) {
     const kernels::TileKernel* tile = next_tile(kernels, usual, columns, p.rows);
     p.columns = tile == nullptr ? columns : tile->columns;
