@@ -146,6 +146,7 @@ struct SoftmaxStep {
                      // only)
   bool pairs = false;  // p rounded to bf16, those of keys 2i and 2i + 1 as pairs: in row i of s
                        // (lanes), or element i of each (rows); that of a key that is not there is 0
+  bool all = false;    // these are all keys: p divided by row_sum, 0 where that is (lanes only)
   Index rows;          // columns in use (lanes), or rows
   float pre_scale;     // multiplies a score, first
   float softcap;       // > 0: then bounds it, softcap * tanh(score / softcap); then bias is added

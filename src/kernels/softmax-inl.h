@@ -132,6 +132,15 @@ HWY_INLINE void OnlineStep(float* s, Index vectors, Index stride, ExpScale scale
   Lanes::Store(shrink, rescale);
 }
 
+// The weights of rows in lanes become parts of 1.
+HWY_INLINE void Normalize(float* p, Index keys, Index stride, const float* row_sum) {
+  const F32 d;
+  const V32 sum = hn::LoadU(d, row_sum);
+  const V32 part = hn::IfThenZeroElse(hn::Eq(sum, hn::Zero(d)), hn::Div(hn::Set(d, 1.0f), sum));
+  for (Index j = 0; j < keys; ++j)
+    hn::StoreU(hn::Mul(hn::LoadU(d, p + j * stride), part), d, p + j * stride);
+}
+
 // s [n, NR]: keys down, rows in lanes. Columns beyond p.rows in the last vector are computed and
 // ignored.
 inline void SoftmaxLanes(const SoftmaxStep& p) {
@@ -146,6 +155,7 @@ inline void SoftmaxLanes(const SoftmaxStep& p) {
     }
     const auto step = p.pairs ? OnlineStep<EachLane, Weights::kPairs> : OnlineStep<EachLane>;
     step(p.s + col, p.n, p.s_row, scale, p.row_max + col, p.row_sum + col, p.rescale + col);
+    if (p.all) Normalize(p.s + col, p.n, p.s_row, p.row_sum + col);
   }
 }
 

@@ -12,6 +12,9 @@
 //     s  = p = softmax step   steps 3 to 5
 //     ot = ot * rescale + V^T s   step 6, V^T broadcast
 //
+// Where one block has all keys, and few, transposing ot would take as long as some of its products:
+// then out = p^T V at once, of weights that are divided by their sum before.
+//
 // flash_pairs is the same on pairs of bf16, for CPUs that multiply them: where flash_lanes has a
 // float, it has two neighbours along the axis that a product sums over. Those of q and K lie side
 // by side; those of p and V, of two keys, are packed.
@@ -258,6 +261,19 @@ Index workspace(const AttentionProblem& p, const AttentionPlan& plan, const Cut&
   return count.used();
 }
 
+// Whether the product itself may write the rows of a task: of all its keys at once, to where they
+// lie at equal distances, in whole panels. The sequence decides, not what of it is masked, since
+// bits differ. With vectors of 8 floats there is nothing to gain.
+template <class Numbers>
+bool writes_out(const AttentionPlan& plan, const Task& task) {
+  constexpr int kLanes = 16;
+  constexpr Index kFewKeys = 128;  // of more, to transpose ot is little of the work
+  const AttentionProblem& p = *task.rows.problem;
+  return plan.kernels->lanes >= kLanes && Numbers::kNumbers == 1 && task.partial.out == nullptr &&
+         p.group == 1 && task.cut->sequence.seq_kv <= std::min(task.cut->block_kv, kFewKeys) &&
+         p.out.type == Type::f32 && p.out.contiguous() && p.d_v % plan.tile->columns == 0;
+}
+
 // What the next task begins with.
 struct Ahead {
   kernels::NextRows q{}, k{}, v{}, out{};
@@ -327,6 +343,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
   const auto reach = [&](Index panel) {
     return reachable_keys(rows.part(panel * columns, columns)).end;
   };
+  const bool writes = writes_out<Numbers>(plan, task);
   Index first = 0;  // panel that reaches the block: those before it do not, nor any later block
   for (Index begin = task.keys.begin; begin < task.keys.end; begin += block_kv) {
     const Keys block{begin, std::min(begin + block_kv, task.keys.end)};
@@ -387,6 +404,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
                             .n = n,
                             .bias_begin = covered.whole,
                             .pairs = Numbers::kNumbers == 2,
+                            .all = writes,
                             .rows = part.count,
                             .pre_scale = units.pre_scale,
                             .softcap = p.softcap,
@@ -398,9 +416,37 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
       buffers.dropout.apply(kernel, p.dropout, keys, panel * columns, part.count, buffers.s,
                             columns);
 
-      // ot[x, r] = ot[x, r] * rescale[r] + sum_j v[j, x] p[j, r]
       const bool care = masked && numbers.not_finite().any();
       const KeyBlock values = care ? numbers.finite_v() : v.block;
+      if (writes) {  // out[r, x] = sum_j p[j, r] v[j, x]
+        buffers.beta[panel] = buffers.rescale;
+        auto* out = reinterpret_cast<float*>(part.at(p.out, 0));
+        const Index out_row = p.out.row_stride / bytes_of(Type::f32);
+        for (Index x = 0; x < p.d_v; x += columns) {
+          product({.a = buffers.s,
+                   .a_row = 1,
+                   .a_inner = columns,
+                   .b = values.data + x,
+                   .b_inner = values.row,
+                   .c = out + x,
+                   .c_row = out_row,
+                   .c_column = 1,
+                   .rows = part.count,
+                   .inner = n,
+                   .columns = columns,
+                   .alpha = 1.0f,
+                   .beta = nullptr,
+                   .next = {share_of(share(next_v), x / columns, p.d_v / columns),
+                            share_of(share(next_out), x / columns, p.d_v / columns)}});
+        }
+        if (care) {
+          numbers.not_finite().add(n, covered.whole, part.count, buffers.s, buffers.bias, 1,
+                                   columns, out, out_row, 1);
+        }
+        continue;
+      }
+
+      // ot[x, r] = ot[x, r] * rescale[r] + sum_j v[j, x] p[j, r]
       product({.a = values.data,
                .a_row = v.transposed ? values.row : 1,
                .a_inner = v.transposed ? 1 : values.row,
@@ -431,6 +477,7 @@ void run(const AttentionPlan& plan, const Task& task, float* memory) {
   }
   const bool direct = last && p.out.type == Type::f32;
   for (Index panel = 0; panel < panels; ++panel) {
+    if (writes && buffers.beta[panel] != nullptr) continue;
     const Rows part = rows.part(panel * columns, columns);
     float* ot = buffers.ot + panel * p.d_v * columns;
     if (buffers.beta[panel] == nullptr) std::fill_n(ot, p.d_v * columns, 0.0f);

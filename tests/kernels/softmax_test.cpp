@@ -300,6 +300,48 @@ TEST(Softmax, OfPairsKeepsAMaximumThatRisesLittle) {
   }
 }
 
+// Of all keys at once the weights come as parts of 1. A row that attends none has no parts, and
+// one with a sink, which is there before, parts of less than 1.
+TEST(Softmax, OfAllKeysGivesPartsOfOne) {
+  Random random(5);
+  for (const kernels::Kernels* kernels : all_targets()) {
+    const Index lanes = kernels->lanes, columns = 2 * lanes;
+    const auto states = static_cast<std::size_t>(columns);
+    for (Index n : {1, 7, 32, 128}) {
+      const auto size = static_cast<std::size_t>(n * columns);
+      std::vector<float> scores(size), bias(size, 0.0f);
+      for (float& x : scores) x = static_cast<float>(4 * random.normal());
+      for (Index j = 0; j < n; ++j) bias[static_cast<std::size_t>(j * columns)] = -kInf;
+      std::vector<float> weights, parts, sum;
+      for (const bool all : {false, true}) {
+        std::vector<float> s = scores, max(states, -kInf), rescale(states);
+        sum.assign(states, 0.0f);
+        max[1] = 0.5f, sum[1] = 1.0f;
+        kernels->softmax_lanes({.s = s.data(),
+                                .bias = bias.data(),
+                                .s_row = columns,
+                                .n = n,
+                                .bias_begin = 0,
+                                .all = all,
+                                .rows = columns,
+                                .pre_scale = 1,
+                                .softcap = 0,
+                                .scale = 1,
+                                .row_max = max.data(),
+                                .row_sum = sum.data(),
+                                .rescale = rescale.data()});
+        (all ? parts : weights) = s;
+      }
+      EXPECT_EQ(sum[0], 0);
+      for (std::size_t i = 0; i < size; ++i) {
+        const double whole = sum[i % states], want = whole == 0 ? 0 : weights[i] / whole;
+        ASSERT_NEAR(parts[i], want, 2 * kU * want + kSmallestNormal)
+            << kernels->target << " n " << n << " element " << i;
+      }
+    }
+  }
+}
+
 TEST(Softmax, KeepsNaNInItsRow) {  // B35
   for (const kernels::Kernels* kernels : all_targets()) {
     const Index n = 2 * kernels->lanes + 3, lanes = kernels->lanes;
