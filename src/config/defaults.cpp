@@ -50,10 +50,11 @@ AttentionRow default_attention_row(const Caches& caches, Registers registers,
   const std::int64_t kv_block = 2 * row.block_kv * head_size * kFloat;
   row.block_q = fit(caches.l2 * 3 / 4 - kv_block, 2 * head_size * kFloat, nr, 96, 256);
 
-  // flash_rows reads k and v once for four rows, and again for the next; flash_lanes once for all,
-  // but computes whole panels of NR rows. Measured crossovers: 12 (d = 64) to 20 rows (d = 128)
-  // with NR = 32 (14x2 tiles of 16 lanes), 10 to 12 with NR = 16 (6x2 of 8), 8 to 10 with NR = 8.
-  row.short_rows = 6 + nr / 4;
+  // flash_rows reads k and v once for eight rows, and again for the next; flash_lanes once for all,
+  // but computes whole panels of NR rows. Measured crossovers on Zen 4, of 64 to 4096 keys: 20 to 24
+  // rows (d = 64) and 23 to 30 (d = 128) with NR = 32 (14x2 tiles of 16 lanes), 12 and 14 with
+  // NR = 16 (6x2 of 8); smaller types of k and v want more rows, 4-bit groups on AVX2 fewer.
+  row.short_rows = 4 + nr / 2;
 
   // A cache of 4096 keys and 8 KV heads is work for 32 cores; 1024 keys of 64 floats take 20 us to
   // read, beside which a task's start and the merging are small.

@@ -124,7 +124,7 @@ Explanation explain(const tiles::AttentionProblem& problem, const tiles::Attenti
     Explanation::Cut c =
         explain_cut(cut, cut.algorithm->name, cut.count * problem.kv_heads * cut.row_blocks);
     c.part_kv = cut.part_kv;
-    for (const auto& [name, reason] : refusals(problem, *plan.kernels, cut.rows)) {
+    for (const auto& [name, reason] : refusals(problem, *plan.kernels, cut.sequence)) {
       if (c.algorithm == name) break;
       c.refused.push_back({name, reason});
     }

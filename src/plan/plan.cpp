@@ -3,7 +3,6 @@
 #include "plan/plan.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <string>
 #include <utility>
 
@@ -193,8 +192,7 @@ tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
   plan.kernels = kernels;
   plan.tile = blocks.tile;
   // A row's tile is that of floats.
-  constexpr tiles::Index kManyRows = std::numeric_limits<tiles::Index>::max();
-  if (tiles::kFlashPairs.refuse(problem, kManyRows, blocks) == nullptr)
+  if (tiles::refuse_pairs(problem, problem.out.type, blocks) == nullptr)
     plan.tile = &kernels->tiles[0];
 
   const bool no_rows = problem.kv_heads == 0 || problem.longest.seq_q == 0;
@@ -212,7 +210,7 @@ tiles::AttentionPlan plan_attention(const tiles::AttentionProblem& problem) {
   for (tiles::Cut& cut : plan.cuts) {
     cut.algorithm =
         *std::find_if(std::begin(kAttention), std::end(kAttention) - 1, [&](const auto* algorithm) {
-          return algorithm->refuse(problem, cut.rows, blocks) == nullptr;
+          return algorithm->refuse(problem, cut.sequence, blocks) == nullptr;
         });
     cut.algorithm->cut(problem, plan, blocks, cut);
     cut.parts = std::max<tiles::Index>((cut.sequence.seq_kv + cut.part_kv - 1) / cut.part_kv, 1);
@@ -253,12 +251,12 @@ RowInUse row_in_use(const tiles::AttentionProblem& problem, const kernels::Kerne
 }
 
 std::vector<Refusal> refusals(const tiles::AttentionProblem& problem,
-                              const kernels::Kernels& kernels, tiles::Index rows) {
+                              const kernels::Kernels& kernels, const tiles::Sequence& sequence) {
   const config::AttentionRow row = config_row(problem, kernels);
   const tiles::AttentionBlocks blocks = blocks_of(row, kernels);
   std::vector<Refusal> result;
   for (const tiles::AttentionAlgorithm* algorithm : kAttention)
-    result.push_back({algorithm->name, algorithm->refuse(problem, rows, blocks)});
+    result.push_back({algorithm->name, algorithm->refuse(problem, sequence, blocks)});
   return result;
 }
 

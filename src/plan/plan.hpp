@@ -23,11 +23,11 @@ struct RowInUse {
 };
 RowInUse row_in_use(const tiles::AttentionProblem& problem, const kernels::Kernels& kernels);
 
-// And what each algorithm, best first, says of an element of so many rows: null where it takes it.
+// And what each algorithm, best first, says of such an element: null where it takes it.
 struct Refusal {
   const char *algorithm, *reason;
 };
 std::vector<Refusal> refusals(const tiles::AttentionProblem& problem,
-                              const kernels::Kernels& kernels, tiles::Index rows);
+                              const kernels::Kernels& kernels, const tiles::Sequence& sequence);
 
 }  // namespace rapt::plan

@@ -110,8 +110,8 @@ struct Task;  // tiles/task.hpp
 // The same functions for each algorithm; the list of them is in plan/plan.cpp.
 struct AttentionAlgorithm {
   const char* name;
-  // Null, or the sentence that says why this algorithm is not taken for an element of so many rows.
-  const char* (*refuse)(const AttentionProblem&, Index rows, const AttentionBlocks&);
+  // Null, or the sentence that says why this algorithm is not taken for such an element.
+  const char* (*refuse)(const AttentionProblem&, const Sequence&, const AttentionBlocks&);
   // Fills the cut's blocks and parts.
   void (*cut)(const AttentionProblem&, const AttentionPlan&, const AttentionBlocks&, Cut&);
   // Floats that a worker needs.

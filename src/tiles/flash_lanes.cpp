@@ -220,9 +220,13 @@ struct Buffers {
   }
 };
 
-const char* refuse(const AttentionProblem& p, Index rows, const AttentionBlocks& blocks) {
+const char* refuse(const AttentionProblem& p, const Sequence& sequence,
+                   const AttentionBlocks& blocks) {
   if (p.dropout.probability > 0) return nullptr;  // flash_rows has none
-  if (rows <= blocks.short_rows)
+  // Of fewer keys flash_rows loses more with each block of rows that it begins.
+  constexpr Index kFewKeys = 64;
+  const Index few_rows = sequence.seq_kv < kFewKeys ? blocks.short_rows * 3 / 4 : blocks.short_rows;
+  if (sequence.seq_q * p.group <= few_rows)
     return "the problem has few rows (group x seq_q at most short_rows): lanes would be idle";
   return nullptr;
 }
@@ -249,9 +253,10 @@ void cut(const AttentionProblem&, const AttentionPlan& plan, const AttentionBloc
                                     : std::max<Index>(cut.sequence.seq_kv, 1);
 }
 
-const char* refuse_of_pairs(const AttentionProblem& p, Index rows, const AttentionBlocks& blocks) {
+const char* refuse_of_pairs(const AttentionProblem& p, const Sequence& sequence,
+                            const AttentionBlocks& blocks) {
   if (const char* reason = refuse_pairs(p, p.out.type, blocks)) return reason;
-  return refuse(p, rows, blocks);
+  return refuse(p, sequence, blocks);
 }
 
 template <class Numbers>

@@ -59,9 +59,12 @@ struct Buffers {
   }
 };
 
-const char* refuse(const AttentionProblem&, Index, const AttentionBlocks&) { return nullptr; }
+const char* refuse(const AttentionProblem&, const Sequence&, const AttentionBlocks&) {
+  return nullptr;
+}
 
-const char* refuse_of_pairs(const AttentionProblem& p, Index, const AttentionBlocks& blocks) {
+const char* refuse_of_pairs(const AttentionProblem& p, const Sequence&,
+                            const AttentionBlocks& blocks) {
   if (const char* reason = refuse_pairs(p, p.out.type, blocks)) return reason;
   if (p.d_k % 2 != 0) return "d_k is odd";
   return nullptr;
