@@ -27,7 +27,7 @@ namespace {
 
 const std::string kRow =
     "RAPT_ROW(gemm, AVX2, f32, tile=6x2, block_m=336, block_n=1024, block_k=384, direct_rows=6, "
-    "packed_columns=1024)\n";
+    "packed_kib=1024)\n";
 
 // Of the first call.
 std::string text_and_report() { return config_text() + config_report().text(); }

@@ -4,5 +4,5 @@
 RAPT_ROW(attention, AVX2, f32, d = 64, tile = 6x2, block_q = 192, block_kv = 256, short_rows = 8,
          split_kv = 512)
 RAPT_ROW(gemm, AVX2, f32, direct_rows = 6, block_k = 384, block_n = 1024, block_m = 336, tile = 6x2,
-         packed_columns = 1024)
+         packed_kib = 1024)
 // The last line has no row.

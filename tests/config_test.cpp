@@ -25,7 +25,7 @@ const std::string kAttention =
     "split_kv=512)\n";
 const std::string kGemm =
     "RAPT_ROW(gemm, AVX2, f32, tile=6x2, block_m=336, block_n=1024, block_k=384, direct_rows=6, "
-    "packed_columns=1024)\n";
+    "packed_kib=1024)\n";
 // One of everything that a header may have.
 const std::string kFile = "// why\n\n" + kAttention + "\t \n" + kGemm;
 

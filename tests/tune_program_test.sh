@@ -55,7 +55,7 @@ grep -q '^// CPU: .' "$file" || fail "the file names no CPU"
 
 # Each row by itself, and what is no config.
 cat >"$directory/mixed.hpp" <<'ROWS'
-RAPT_ROW(gemm, Z14, f32, tile=6x2, block_m=336, block_n=1024, block_k=384, direct_rows=6, packed_columns=1024)
+RAPT_ROW(gemm, Z14, f32, tile=6x2, block_m=336, block_n=1024, block_k=384, direct_rows=6, packed_kib=1024)
 ROWS
 sed "s/Z14/$(echo "$targets" | cut -d' ' -f1)/; s/6x2/31x16/" "$directory/mixed.hpp" >>"$directory/mixed.hpp.2"
 cat "$directory/mixed.hpp.2" >>"$directory/mixed.hpp"

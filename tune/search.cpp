@@ -238,12 +238,12 @@ GemmRow search_blocks(const Subject& subject, const GemmRow& by_default, const T
   blocks("blocks, finer", kFiner);
 
   Step<GemmRow> packed(by_default, best);
-  for (const std::int64_t n : {256, 1024, 4096, 8192}) {
+  for (const std::int64_t kib : {1024, 4096, 16384, 65536, 262144}) {
     GemmRow row = best;
-    row.packed_columns = n;
+    row.packed_kib = kib;
     packed(row);
   }
-  return packed.winner(track, "columns from which a is packed", subject);
+  return packed.winner(track, "size of b from which a is packed", subject);
 }
 
 // The problems with so few rows that two rows of the config choose different algorithms for them.

@@ -32,14 +32,16 @@ struct AttentionRow {
   bool operator==(const AttentionRow&) const = default;
 };
 
+inline constexpr std::int64_t kMostPackedKib = std::int64_t{1} << 20;
+
 // How a matrix product is cut.
 struct GemmRow {
   Tile tile;
-  std::int64_t block_m = 0;         // rows of c in one task, where a stays in L2 and b passes
-  std::int64_t block_n = 0;         // columns of c in one task, where b stays there and a passes
-  std::int64_t block_k = 0;         // depth of one pass over a task's c
-  std::int64_t direct_rows = 0;     // at most this many rows: b is read in place
-  std::int64_t packed_columns = 0;  // from this many columns on: a is packed, not b alone
+  std::int64_t block_m = 0;      // rows of c in one task, where a stays in L2 and b passes
+  std::int64_t block_n = 0;      // columns of c in one task, where b stays there and a passes
+  std::int64_t block_k = 0;      // depth of one pass over a task's c
+  std::int64_t direct_rows = 0;  // at most this many rows: b is read in place
+  std::int64_t packed_kib = 0;   // of a b of at least this many KiB a is packed, too
   bool operator==(const GemmRow&) const = default;
 };
 

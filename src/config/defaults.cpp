@@ -51,8 +51,8 @@ AttentionRow default_attention_row(const Caches& caches, Registers registers,
   row.block_q = fit(caches.l2 * 3 / 4 - kv_block, 2 * head_size * kFloat, nr, 96, 256);
 
   // flash_rows reads k and v once for eight rows, and again for the next; flash_lanes once for all,
-  // but computes whole panels of NR rows. Measured crossovers on Zen 4, of 64 to 4096 keys: 20 to 24
-  // rows (d = 64) and 23 to 30 (d = 128) with NR = 32 (14x2 tiles of 16 lanes), 12 and 14 with
+  // but computes whole panels of NR rows. Measured crossovers on Zen 4, of 64 to 4096 keys: 20 to
+  // 24 rows (d = 64) and 23 to 30 (d = 128) with NR = 32 (14x2 tiles of 16 lanes), 12 and 14 with
   // NR = 16 (6x2 of 8); smaller types of k and v want more rows, 4-bit groups on AVX2 fewer.
   row.short_rows = 4 + nr / 2;
 
@@ -81,12 +81,15 @@ GemmRow default_gemm_row(const Caches& caches, Registers registers) {
   row.block_n = fit(caches.l2 / 2, row.block_k * kFloat, nr, 64, 1024);
 
   // To pack a, too, takes as long as to multiply it by some 40 columns, and saves what b loses on
-  // its way from L3. Measured: with an L2 of 1 MiB (Zen 4), where a passes for few columns each
-  // time, 3 to 5 % are lost below 4096 columns; with 2 MiB (Emerald Rapids, whose L3 is far) 3 %
-  // with 768, and up to 15 % are won with 1024 and more. Tiles that multiply adjacent rows in pairs
-  // always win.
-  constexpr std::int64_t kFarL3 = std::int64_t{2} << 20;
-  row.packed_columns = registers.paired_rows ? 256 : caches.l2 >= kFarL3 ? 1024 : 4096;
+  // its way from L3. Measured: where L2 has 2 MiB and L3 is far (Emerald Rapids), a b that L2
+  // nearly holds gains 3 % in place of it, and from 4 MiB on packing a gains 5 to 15 %; on Zen 4 it
+  // loses 3 to 5 % until b is larger than L3. Tiles that multiply adjacent rows in pairs always
+  // gain.
+  constexpr std::int64_t kKib = 1024, kFarL3 = 2048 * kKib;
+  row.packed_kib = registers.paired_rows ? 1
+                   : caches.l2 >= kFarL3 ? 2 * caches.l2 / kKib
+                                         : caches.l3 / kKib * 3 / 2;
+  row.packed_kib = std::min(row.packed_kib, kMostPackedKib);
 
   // Measured: packing b costs 10 % with 64 rows, and more where b comes from memory. A panel of 256
   // bytes is read in place as fast as if it were packed; narrower ones lose soon.

@@ -57,7 +57,7 @@ constexpr Field<GemmRow> kGemmFields[] = {
     {"block_n", 1, kMaxBlock, &GemmRow::block_n},
     {"block_k", 1, kMaxBlock, &GemmRow::block_k},
     {"direct_rows", 0, kMaxBlock, &GemmRow::direct_rows},
-    {"packed_columns", 0, kMaxBlock, &GemmRow::packed_columns},
+    {"packed_kib", 0, kMostPackedKib, &GemmRow::packed_kib},
 };
 
 // A piece of the text as an error message shows it: short, and harmless to a terminal.

@@ -288,7 +288,7 @@ void plan_gemm(tiles::GemmPlan& plan) {
                            row.block_n,
                            row.block_k,
                            row.direct_rows,
-                           row.packed_columns};
+                           row.packed_kib};
   // Few rows are one block, past which b's panels go once and must leave room in L2 for the next;
   // of many, every slice of k would read and write c once more. The rows of one element decide,
   // since slices are the order of sums.

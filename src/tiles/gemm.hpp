@@ -61,7 +61,7 @@ inline constexpr Index kFewRows = 8;
 struct GemmBlocks {
   const kernels::TileKernel* tile;
   bool native_pairs, matrix_tiles;  // of the target
-  Index block_m, block_n, block_k, direct_rows, packed_columns;
+  Index block_m, block_n, block_k, direct_rows, packed_kib;
 };
 
 struct GemmAlgorithm {

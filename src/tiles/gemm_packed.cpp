@@ -1,8 +1,8 @@
-// gemm_packed: the general product, blocked after Goto. b is packed into panels [k, NR]. Of many
-// columns a slice [block_k, block_n] of it stays in L2, and a is packed, too, into panels [k, MR]:
-// one of them passes over the slice while the next one is asked for. Of fewer columns that does not
-// pay: a block of a, in place, stays in L2, and panels of b pass. gemm_pairs is the latter of pairs
-// of bf16, with half as many steps of k.
+// gemm_packed: the general product, blocked after Goto. b is packed into panels [k, NR]. A large
+// one comes from afar: a slice [block_k, block_n] of it stays in L2, and a is packed, too, into
+// panels [k, MR], one of which passes over the slice while the next one is asked for. Of a smaller
+// b that does not pay: a block of a, in place, stays in L2, and panels of b pass. gemm_pairs is the
+// latter of pairs of bf16, with half as many steps of k.
 //
 //   pack:  panels of a for each batch element of the wave, or all of b if several blocks read it
 //   run:   for each slice of k:  pack b[slice, block_n], unless that is done
@@ -46,11 +46,13 @@ Index padded_rows(const GemmPlan& plan) {
 
 // Whether a is packed: not where its rows are adjacent, since then it lies as if it were. What has
 // to be copied anyway is.
-bool packs_a(const GemmPlan& plan, Index packed_columns) {
-  if (plan.problem.a.row_stride == bytes_of(Type::f32)) return false;
-  const bool pays =
-      plan.problem.n >= packed_columns && padded_rows(plan) * plan.steps <= kWaveFloats;
-  return pays || !a_in_place(plan);
+bool packs_a(const GemmPlan& plan, Index packed_kib) {
+  const GemmProblem& p = plan.problem;
+  if (p.a.row_stride == bytes_of(Type::f32)) return false;
+  if (packed_kib == 0 || !a_in_place(plan)) return true;
+  constexpr Index kColumns = 256, kFloatsOfKib = 256;
+  const Index columns = packed_kib * kFloatsOfKib / std::max<Index>(plan.steps, 1);
+  return p.n >= std::max(columns, kColumns) && padded_rows(plan) * plan.steps <= kWaveFloats;
 }
 // Whether the shared workspace has a, in panels or in rows.
 bool shares_a(const GemmPlan& plan) { return plan.packs_a || !a_in_place(plan); }
@@ -121,7 +123,7 @@ void book(GemmPlan& plan) {
 constexpr Index kColumns = 1024;
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
-  plan.packs_a = packs_a(plan, blocks.packed_columns);
+  plan.packs_a = packs_a(plan, blocks.packed_kib);
   if (plan.packs_a) {
     // Packing b, once for each block of rows, takes about 2 % of the time of kManyRows.
     constexpr Index kManyRows = 2048, kMostRows = 4096;
@@ -142,7 +144,8 @@ void cut_pairs(GemmPlan& plan, const GemmBlocks& blocks) {
   // packed from and what is asked for. More rows lose more by reading c for each slice. (Floats
   // have the slices of other algorithms, since a row has the same bits by each of them.)
   constexpr Index kRows = 128, kSlice = 256;
-  cut_blocks(plan, blocks.block_m, kColumns, plan.tile->rows, plan.tile->columns);
+  // As many rows of a stay in L2 as columns of b would.
+  cut_blocks(plan, std::max(blocks.block_n, kRows), kColumns, plan.tile->rows, plan.tile->columns);
   const bool few = plan.problem.element_rows <= kRows;
   cut_slices(plan, few ? std::min(blocks.block_k, kSlice) : blocks.block_k);
   book(plan);

@@ -915,7 +915,7 @@ static void test_machine(void) {
   CHECK_ERROR(rapt_load_config("no row\n"), RAPT_BAD_CONFIG, WORDS("1"));
   static const char kRow[] =
       "RAPT_ROW(gemm, LASX, f32, tile=6x2, block_m=96, block_n=96, block_k=96, direct_rows=6, "
-      "packed_columns=96)\n";
+      "packed_kib=96)\n";
   CHECK(rapt_load_config(kRow) == RAPT_OK);
   rapt_config_fields fields = {.size = sizeof fields};
   char report[1024];

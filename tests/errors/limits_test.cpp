@@ -24,7 +24,7 @@ Blocks all_of(int n) {
   Blocks blocks;
   blocks.name = "blocks of " + std::to_string(n);
   blocks.block_q = blocks.block_kv = blocks.split_kv = n;
-  blocks.block_m = blocks.block_n = blocks.block_k = blocks.packed_columns = n;
+  blocks.block_m = blocks.block_n = blocks.block_k = blocks.packed_kib = n;
   return blocks;
 }
 const std::vector<Blocks> kBlocks = [] {

@@ -59,7 +59,7 @@ Blocks small_packed(int block_k, int tile) {
 Blocks small_packed_b(int block_k, int tile) {
   Blocks blocks{"b packed, block_k " + std::to_string(block_k), tile};
   blocks.block_k = block_k;
-  blocks.packed_columns = 8192;
+  blocks.packed_kib = 1 << 20;
   return blocks;
 }
 
@@ -81,8 +81,8 @@ std::string config_of(const kernels::Kernels& kernels, const Blocks& blocks) {
                               blocks.short_rows,
                               blocks.split_kv});
   }
-  rows.gemm = {{tile.rows, tile.vectors}, blocks.block_m,       blocks.block_n, blocks.block_k,
-               blocks.direct_rows,        blocks.packed_columns};
+  rows.gemm = {{tile.rows, tile.vectors}, blocks.block_m,   blocks.block_n, blocks.block_k,
+               blocks.direct_rows,        blocks.packed_kib};
   return config::format({{rows}});
 }
 

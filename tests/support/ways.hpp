@@ -38,7 +38,7 @@ struct Blocks {
   std::string name;  // for messages
   int tile = 0;      // index of the compiled register tile
   int block_q = 1, block_kv = 1, short_rows = 0, split_kv = 8192;
-  int block_m = 1, block_n = 1, block_k = 1, direct_rows = 0, packed_columns = 0;
+  int block_m = 1, block_n = 1, block_k = 1, direct_rows = 0, packed_kib = 0;
 };
 
 // Attention: the same work by the algorithm for many rows, where one block holds all rows in parts
