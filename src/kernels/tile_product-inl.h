@@ -229,7 +229,8 @@ HWY_INLINE void AllRows(const TileProduct& p) {
   constexpr int kStep = kLayout == Rows::kPaired ? 2 : 1;
   // Of a matrix that is read in place the first tile may find b in L3 or memory, the others in L1,
   // or in L2 where a panel is wide. No prefetcher follows pieces of rows that are far apart. But
-  // each request costs some, and only Intel's CPUs need those for what is in L2.
+  // each request costs some, and only Intel's CPUs need those for what is in L2, or, of wide
+  // panels, for c's rows.
   constexpr bool kOfProducts =
       kMaxRows <= 8 && kLayout == Rows::kStrided && std::is_same_v<Element, float>;
   constexpr ForB kFirst = kOfProducts ? ForB::kAsks : ForB::kNothing;
