@@ -120,7 +120,7 @@ void book(GemmPlan& plan) {
 }
 
 // Columns of a task where panels of b pass.
-constexpr Index kColumns = 1024;
+constexpr Index kTaskColumns = 1024;
 
 void cut(GemmPlan& plan, const GemmBlocks& blocks) {
   plan.packs_a = packs_a(plan, blocks.packed_kib);
@@ -130,7 +130,7 @@ void cut(GemmPlan& plan, const GemmBlocks& blocks) {
     const Index rows = panel_rows(plan);
     cut_blocks(plan, kMostRows / rows * rows, blocks.block_n, rows, plan.tile->columns, kManyRows);
   } else {
-    cut_blocks(plan, blocks.block_m, kColumns, plan.tile->rows, plan.tile->columns);
+    cut_blocks(plan, blocks.block_m, kTaskColumns, plan.tile->rows, plan.tile->columns);
   }
   cut_slices(plan, blocks.block_k);
   book(plan);
@@ -145,7 +145,8 @@ void cut_pairs(GemmPlan& plan, const GemmBlocks& blocks) {
   // have the slices of other algorithms, since a row has the same bits by each of them.)
   constexpr Index kRows = 128, kSlice = 256;
   // As many rows of a stay in L2 as columns of b would.
-  cut_blocks(plan, std::max(blocks.block_n, kRows), kColumns, plan.tile->rows, plan.tile->columns);
+  cut_blocks(plan, std::max(blocks.block_n, kRows), kTaskColumns, plan.tile->rows,
+             plan.tile->columns);
   const bool few = plan.problem.element_rows <= kRows;
   cut_slices(plan, few ? std::min(blocks.block_k, kSlice) : blocks.block_k);
   book(plan);

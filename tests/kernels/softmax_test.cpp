@@ -186,6 +186,23 @@ TEST(Softmax, TakesLongRows) {  // B20
   }
 }
 
+// A first block of n keys, whose scores are as they are. State: row_max, row_sum, rescale.
+kernels::SoftmaxStep plain_step(std::vector<float>& s, const float* bias, Index s_row, Index n,
+                                Index rows, std::vector<float> (&state)[3]) {
+  return {.s = s.data(),
+          .bias = bias,
+          .s_row = s_row,
+          .n = n,
+          .bias_begin = 0,
+          .rows = rows,
+          .pre_scale = 1,
+          .softcap = 0,
+          .scale = 1,
+          .row_max = state[0].data(),
+          .row_sum = state[1].data(),
+          .rescale = state[2].data()};
+}
+
 // The same step twice, with weights as floats and rounded, as pairs of two keys. Both compute them
 // to a few units of f32, so that one may be rounded up where the other is not.
 void expect_pairs(const kernels::Kernels& kernels, bool in_lanes, Index rows, Index n, bool masked,
@@ -202,24 +219,14 @@ void expect_pairs(const kernels::Kernels& kernels, bool in_lanes, Index rows, In
   for (float& x : scores) x = static_cast<float>(random.normal() * 30);
   for (float& x : bias) x = random.percent(30) ? -kInf : 0.0f;
   const auto step = [&](bool pairs) {
-    std::vector<std::vector<float>> all = {scores, std::vector<float>(states, -kInf),
-                                           std::vector<float>(states, 0),
-                                           std::vector<float>(states, 0)};
-    const auto softmax = in_lanes ? kernels.softmax_lanes : kernels.softmax_rows;
-    softmax({.s = all[0].data(),
-             .bias = masked ? bias.data() : nullptr,
-             .s_row = s_row,
-             .n = n,
-             .bias_begin = 0,
-             .pairs = pairs,
-             .rows = rows,
-             .pre_scale = 1,
-             .softcap = 0,
-             .scale = 1,
-             .row_max = all[1].data(),
-             .row_sum = all[2].data(),
-             .rescale = all[3].data()});
-    return all;
+    std::vector<float> s = scores,
+                       state[] = {std::vector<float>(states, -kInf), std::vector<float>(states, 0),
+                                  std::vector<float>(states, 0)};
+    kernels::SoftmaxStep softmax =
+        plain_step(s, masked ? bias.data() : nullptr, s_row, n, rows, state);
+    softmax.pairs = pairs;
+    (in_lanes ? kernels.softmax_lanes : kernels.softmax_rows)(softmax);
+    return std::vector<std::vector<float>>{s, state[0], state[1], state[2]};
   };
   const auto floats = step(false), pairs = step(true);
   for (std::size_t state : {1u, 3u}) ASSERT_EQ(floats[state], pairs[state]);
@@ -314,22 +321,14 @@ TEST(Softmax, OfAllKeysGivesPartsOfOne) {
       for (Index j = 0; j < n; ++j) bias[static_cast<std::size_t>(j * columns)] = -kInf;
       std::vector<float> weights, parts, sum;
       for (const bool all : {false, true}) {
-        std::vector<float> s = scores, max(states, -kInf), rescale(states);
-        sum.assign(states, 0.0f);
-        max[1] = 0.5f, sum[1] = 1.0f;
-        kernels->softmax_lanes({.s = s.data(),
-                                .bias = bias.data(),
-                                .s_row = columns,
-                                .n = n,
-                                .bias_begin = 0,
-                                .all = all,
-                                .rows = columns,
-                                .pre_scale = 1,
-                                .softcap = 0,
-                                .scale = 1,
-                                .row_max = max.data(),
-                                .row_sum = sum.data(),
-                                .rescale = rescale.data()});
+        std::vector<float> s = scores,
+                           state[] = {std::vector<float>(states, -kInf),
+                                      std::vector<float>(states, 0), std::vector<float>(states)};
+        state[0][1] = 0.5f, state[1][1] = 1.0f;
+        kernels::SoftmaxStep softmax = plain_step(s, bias.data(), columns, n, columns, state);
+        softmax.all = all;
+        kernels->softmax_lanes(softmax);
+        sum = state[1];
         (all ? parts : weights) = s;
       }
       EXPECT_EQ(sum[0], 0);
@@ -346,25 +345,15 @@ TEST(Softmax, KeepsNaNInItsRow) {  // B35
   for (const kernels::Kernels* kernels : all_targets()) {
     const Index n = 2 * kernels->lanes + 3, lanes = kernels->lanes;
     for (Index key = 0; key < n; ++key) {
+      const auto states = static_cast<std::size_t>(lanes);
       std::vector<float> s(static_cast<std::size_t>(n * lanes), 1.0f),
-          max(static_cast<std::size_t>(lanes), -kInf), sum(static_cast<std::size_t>(lanes), 0),
-          rescale(static_cast<std::size_t>(lanes));
+          state[] = {std::vector<float>(states, -kInf), std::vector<float>(states, 0),
+                     std::vector<float>(states)};
       s[static_cast<std::size_t>(key * lanes + lanes - 1)] =
           std::numeric_limits<float>::quiet_NaN();
-      kernels->softmax_lanes({.s = s.data(),
-                              .bias = nullptr,
-                              .s_row = lanes,
-                              .n = n,
-                              .bias_begin = 0,
-                              .rows = lanes,
-                              .pre_scale = 1,
-                              .softcap = 0,
-                              .scale = 1,
-                              .row_max = max.data(),
-                              .row_sum = sum.data(),
-                              .rescale = rescale.data()});
+      kernels->softmax_lanes(plain_step(s, nullptr, lanes, n, lanes, state));
       for (Index r = 0; r < lanes; ++r) {
-        ASSERT_EQ(std::isnan(sum[static_cast<std::size_t>(r)]), r == lanes - 1)
+        ASSERT_EQ(std::isnan(state[1][static_cast<std::size_t>(r)]), r == lanes - 1)
             << kernels->target << " key " << key;
       }
     }
